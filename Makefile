@@ -1,0 +1,39 @@
+# Two commands matter: `make demo` tells the whole story on a CPU, `make test` proves it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check format bench clean
+
+demo: .venv/installed
+	$(BIN)/python data/demo/story.py
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+check: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed-test
+	$(BIN)/python bench/prepare.py
+	$(BIN)/python bench/train_step.py
+
+clean:
+	rm -rf out/demo data/demo/prepared data/demo/corpus.jsonl .pytest_cache .mypy_cache .ruff_cache
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "nanoOracle needs Python 3.10 or newer; this is " + sys.version.split()[0] + ": run make PYTHON=python3.12 demo")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/installed-test: .venv/bin/python requirements.txt requirements-test.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-test.txt
+	touch $@ .venv/installed
