@@ -9,7 +9,9 @@ import unicodedata
 
 # Deleted: soft hyphen, zero-width space/joiners, direction marks, word joiner, byte order mark, and control
 # characters other than newline and tab. None of them is visible, each of them splits a word in two for a tokenizer.
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_INVISIBLE = re.compile(
+    "[\u00ad\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+)
 # Typographic blanks become a plain blank. U+2581 stands for a blank inside SentencePiece and would come back as one.
 _BLANKS = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\u2581]")
 _LINE_ENDS = re.compile("\r\n?|\u2028|\u2029|\x85")

@@ -1,0 +1,118 @@
+"""Which device, which number format, and how fast the device could be."""
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+
+from oracle.cli import UsageError, UserError
+from oracle.settings import Config
+
+# Dense bf16 with fp32 accumulation, TFLOP/s, from the makers' data sheets. The first name found in the GPU's counts.
+PEAK_TFLOPS = {
+    "B200": 2250.0,
+    "H200": 989.4,
+    "H100 PCIe": 756.0,
+    "H100": 989.4,
+    "A100": 312.0,
+    "A40": 149.7,
+    "A10G": 70.0,
+    "A10": 125.0,
+    "L40S": 362.0,
+    "L40": 181.0,
+    "L4": 121.0,
+    "RTX PRO 6000": 503.8,
+    "RTX 5090": 209.5,
+    "RTX 5080": 112.6,
+    "RTX 4090": 165.2,
+    "RTX 4080": 97.5,
+    "RTX 3090": 71.0,
+    "V100": 125.0,  # fp16; it has no bf16
+    "T4": 65.0,  # fp16
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a setting means. Raises UsageError if this machine has none of that kind."""
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device={name!r}: must be auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "mps" and not mps:
+        raise UsageError(f"device={name}: PyTorch finds no Apple GPU here; use --device=cpu or auto")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UsageError(f"device={name}: PyTorch finds {count} CUDA GPUs here; use --device=cpu or auto")
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The format of the matrix products. Raises UsageError for one the device cannot do."""
+    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if name == "auto":
+        return torch.bfloat16 if bf16 else torch.float16 if device.type == "cuda" else torch.float32
+    if name == "bfloat16" and device.type == "cuda" and not bf16:
+        raise UsageError(f"dtype=bfloat16: {torch.cuda.get_device_name(device)} has none; use --dtype=float16")
+    if name == "float16" and device.type != "cuda":
+        raise UsageError(f"dtype=float16 trains on CUDA GPUs only, this is {device.type}; use bfloat16 or float32")
+    return DTYPES[name]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> Callable[[], AbstractContextManager]:
+    """A factory of contexts in which matrix products run in `dtype`."""
+    if dtype == torch.float32:
+        return contextlib.nullcontext
+    return lambda: torch.autocast(device.type, dtype)
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def peak_flops(device: torch.device, config: Config) -> float:
+    """FLOP/s the device can do at best; 0 when nobody has told us, and then no MFU is printed."""
+    if config.peak_tflops:
+        return config.peak_tflops * 1e12
+    if device.type != "cuda":
+        return 0.0
+    name = device_name(device)
+    known = next((peak for key, peak in PEAK_TFLOPS.items() if key.lower() in name.lower()), 0.0)
+    if not known:
+        print(f"note: no peak known for {name}, so no MFU; set --peak_tflops to its dense bf16 peak to see it")
+    return known * 1e12
+
+
+def setup(config: Config) -> tuple[torch.device, torch.dtype]:
+    """Choose device and format and set the process up for them."""
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device, dtype
+
+
+def compiled(model: torch.nn.Module, probe: Callable[[torch.nn.Module], None]) -> torch.nn.Module:
+    """`model` through torch.compile, or as it is, with a warning, where `probe` (one real use) fails."""
+    try:
+        candidate = torch.compile(model)
+        probe(candidate)
+    except UserError:
+        raise
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # no C++ compiler, no Triton, an unsupported Python: all end the same way
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        print(
+            f"warning: torch.compile does not work here ({first}); going on without it, slower but with the same result"
+        )
+        return model
+    return candidate

@@ -1,0 +1,113 @@
+"""What a run writes down: `metrics.jsonl` always, one line on the console, wandb when asked."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from oracle.config import to_json
+from oracle.settings import Config
+from oracle.shards import write_text
+
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+
+
+class Logbook:
+    """Appends records to a run directory. On resume, records from after the resumed step are dropped first."""
+
+    def __init__(self, folder: Path, config: Config, first_step: int, last_step: int) -> None:
+        self.folder = folder
+        for name in (METRICS, SAMPLES):
+            _forget_after(folder / name, first_step)
+        # A terminal gets a bar below the lines; a log file gets the lines.
+        self._bar = tqdm(total=last_step, initial=first_step, unit="step", disable=not sys.stderr.isatty(), leave=False)
+        self._wandb = _start_wandb(folder, config) if config.wandb_log else None
+
+    def say(self, line: str) -> None:
+        self._bar.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def advance(self, step: int) -> None:
+        self._bar.update(step - self._bar.n)
+
+    def metrics(self, record: dict[str, Any]) -> None:
+        """Append a record with a "step"; floats keep their full precision."""
+        self._append(METRICS, record)
+        if self._wandb:
+            try:
+                self._wandb.log({k: v for k, v in record.items() if k != "step"}, step=record["step"])
+            except Exception as error:  # a web service is never the reason a run dies
+                self.say(f"warning: wandb: {error}; metrics.jsonl goes on")
+
+    def sample(self, record: dict[str, Any]) -> None:
+        self._append(SAMPLES, record)
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**record, "time": round(time.time(), 3)}, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        self._bar.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of a log; a last line that a kill cut short is left out."""
+    records = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+    return records
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop the records of steps that will be done again."""
+    if not path.exists():
+        return
+    kept = [r for r in read(path) if step and r["step"] <= step]
+    write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
+
+
+def _start_wandb(folder: Path, config: Config) -> Any:
+    """A wandb run, or None with a warning: the local log is enough to go on."""
+    try:
+        import wandb
+
+        name = config.wandb_run_name or folder.name
+        return wandb.init(project=config.wandb_project, name=name, dir=folder, config=json.loads(to_json(config)))
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        print(f"warning: wandb is not available ({first}); metrics.jsonl is written all the same")
+        return None
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 20 s`, `29 h 40 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def short(count: float) -> str:
+    """`812`, `47.1k`, `354M`, `5.10B`."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            scaled = count / size
+            return (
+                f"{scaled:.0f}{unit}"
+                if scaled >= 100
+                else f"{scaled:.1f}{unit}"
+                if scaled >= 10
+                else f"{scaled:.2f}{unit}"
+            )
+    return f"{count:.0f}"

@@ -1,0 +1,126 @@
+"""What a run will be, before it is one: sizes, steps, memory, hours. `train.py --dry_run` prints it and stops."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from model import GPTConfig, count_parameters, flops_per_token
+from oracle.cli import UsageError
+from oracle.config import names_of
+from oracle.hardware import PEAK_TFLOPS
+from oracle.logbook import duration, short
+from oracle.settings import Config
+from oracle.shards import MANIFEST, Prepared
+
+GIB = 1 << 30
+ASSUMED_MFU = 0.45
+EXAMPLE_GPUS = ("RTX 4090", "A100", "H200")
+
+
+@dataclass(frozen=True)
+class Plan:
+    model: GPTConfig
+    train_tokens: int  # one epoch; 0 when nobody knows yet
+    tokens_per_step: int
+    sequences_per_step: int
+    micro_batches: int
+    max_iters: int
+
+    @property
+    def epochs(self) -> float:
+        return self.max_iters * self.tokens_per_step / self.train_tokens if self.train_tokens else 0.0
+
+
+def make_plan(config: Config, tokenizer_vocab: int, train_tokens: int) -> Plan:
+    """Derive what the settings leave open. Raises UsageError if they do not say how long to train, or cannot hold."""
+    rows = config.padded_vocab_size or -(-tokenizer_vocab // 128) * 128
+    if rows < tokenizer_vocab:
+        raise UsageError(
+            f"padded_vocab_size={rows} holds fewer rows than the tokenizer has pieces ({tokenizer_vocab:,}): raise it, or set 0"
+        )
+    model = GPTConfig(
+        block_size=config.block_size,
+        vocab_size=rows,
+        n_layer=config.n_layer,
+        n_head=config.n_head,
+        n_embd=config.n_embd,
+        dropout=config.dropout,
+        bias=config.bias,
+    )
+    micro = config.batch_size * config.block_size
+    per_step = config.total_batch_size or micro
+    if not config.max_iters and not config.max_epochs:
+        raise UsageError(
+            "neither max_iters nor max_epochs says how long to train: set one, for instance --max_epochs=10"
+        )
+    if not config.max_iters and not train_tokens:
+        raise UsageError(
+            f"max_epochs={config.max_epochs:g} needs the corpus counted: run prepare.py, or set expected_tokens for a dry run"
+        )
+    max_iters = config.max_iters or math.ceil(config.max_epochs * train_tokens / per_step)
+    if config.warmup_iters > max_iters:
+        raise UsageError(
+            f"warmup_iters={config.warmup_iters} is more than the {max_iters} steps of this run: lower it, or train longer"
+        )
+    return Plan(model, train_tokens, per_step, per_step // config.block_size, per_step // micro, max_iters)
+
+
+def memory_gib(plan: Plan, config: Config) -> dict[str, float]:
+    """Estimated GiB on the device while training: float32 weights, gradients and two moments; activations; logits.
+
+    Activations are counted as 16 values of n_embd per layer and token (fused attention), logits as one copy in the
+    matrix format and one in float32: measured figures on other models lie within some 20 % of this.
+    """
+    width = 4 if config.dtype == "float32" else 2
+    tokens = config.batch_size * config.block_size
+    return {
+        "weights, gradients, AdamW": 16 * count_parameters(plan.model) / GIB,
+        "activations": 16 * plan.model.n_embd * plan.model.n_layer * tokens * width / GIB,
+        "logits": plan.model.vocab_size * tokens * (width + 4) / GIB,
+    }
+
+
+def dry_run(config: Config) -> str:
+    """The plan in words. Works before prepare.py has run, from the config's own expectations."""
+    prepared = Prepared(config.data_dir, verify=False) if (Path(config.data_dir) / MANIFEST).exists() else None
+    vocab = prepared.manifest["tokenizer"]["vocab_size"] if prepared else config.vocab_size
+    tokens = prepared.train.tokens if prepared else config.expected_tokens
+    plan = make_plan(config, vocab, tokens)
+    source = f"counted in {config.data_dir}" if prepared else "expected; prepare.py has not counted yet"
+    total, memory = plan.max_iters * plan.tokens_per_step, memory_gib(plan, config)
+    flops = total * flops_per_token(plan.model)
+    m = plan.model
+    lines = [
+        f"model        {short(count_parameters(m))} parameters ({count_parameters(m):,}):"
+        f" {m.n_layer} layers, {m.n_head} heads, {m.n_embd} wide, context {m.block_size}, {m.vocab_size:,} rows of vocabulary",
+        f"data         {tokens:,} training tokens ({source})"
+        if tokens
+        else f"data         not prepared yet: {config.data_dir}",
+        f"batch        {plan.tokens_per_step:,} tokens per step = {plan.micro_batches} micro-batches"
+        f" x {config.batch_size} sequences x {m.block_size} tokens",
+        f"length       {plan.max_iters:,} steps = {short(total)} tokens"
+        + (f" = {plan.epochs:.2f} epochs" if tokens else ""),
+        f"learning     {config.learning_rate:g} after {config.warmup_iters:,} steps of warm-up,"
+        f" {config.lr_schedule} to {config.min_lr:g}",
+        f"memory       about {sum(memory.values()):.1f} GiB on the device: "
+        + ", ".join(f"{name} {size:.1f}" for name, size in memory.items()),
+        f"compute      {flops:.2e} FLOP, {flops_per_token(m) / 1e9:.3f} GFLOP per token",
+        "time         estimated at "
+        + f"{ASSUMED_MFU:.0%} of the peak: "
+        + "; ".join(f"{gpu} {duration(flops / (ASSUMED_MFU * PEAK_TFLOPS[gpu] * 1e12))}" for gpu in EXAMPLE_GPUS),
+        f"disk         {short(12 * count_parameters(m))}B per checkpoint, two or three kept",
+        "",
+        "settings     (all others have their defaults)",
+    ]
+    defaults = Config()
+    for name in names_of("train.py"):
+        value = getattr(config, name)
+        if value != getattr(defaults, name):
+            lines.append(f"  {name} = {value!r}")
+    return "\n".join(lines)
+
+
+def resolved(config: Config, plan: Plan) -> Config:
+    """`config` with the model's rows filled in, so that a checkpoint says everything about its model."""
+    return dataclasses.replace(config, padded_vocab_size=plan.model.vocab_size)

@@ -1,0 +1,133 @@
+"""Every setting of every stage: name, type, default, bounds and meaning.
+
+The names are nanoGPT's wherever it has one. A config file may set any of them; each script reads its own groups
+(`SCRIPTS` below) and refuses the others on its command line. Reading, checking and describing: `oracle/config.py`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def setting(default: Any, meaning: str, **bounds: Any) -> Any:
+    """A field with its meaning and its bounds (`minimum`, `above`, `maximum`, `choices`)."""
+    return field(default=default, metadata={"meaning": meaning, **bounds})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    out_dir: str = setting("out/run", "run directory: checkpoints, metrics.jsonl, samples, curves")
+    data_dir: str = setting("data/prepared", "where prepare.py leaves tokenizer and shards, and train.py finds them")
+    seed: int = setting(1337, "fixes initial weights, split, order of documents, dropout and samples", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    corpus: str = setting(
+        "", "a .jsonl file (id, date, section, title, text) or a folder of .txt; plain, .gz, .bz2 or .xz"
+    )
+    keep_titles: bool = setting(True, "put a document's title on its first line (kkOracle trained without titles)")
+    text_chunk_chars: int = setting(
+        50_000, "cut longer .txt files at blank lines into documents of this size; 0 keeps a file whole", minimum=0
+    )
+    skip_bad_lines: bool = setting(False, "count malformed JSON lines and go on, instead of stopping at the first")
+    val_fraction: float = setting(0.01, "share of the documents held out for validation", above=0, maximum=0.5)
+    overwrite: bool = setting(False, "replace a data_dir that was prepared with other settings")
+    workers: int = setting(0, "processes; 0 takes all cores (fewer for a small corpus)", minimum=0)
+    shard_tokens: int = setting(100_000_000, "tokens per shard file (uint16: twice as many bytes)", minimum=1_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    tokenizer_type: str = setting("bpe", "SentencePiece model", choices=("bpe", "unigram", "char"))
+    vocab_size: int = setting(16_000, "pieces, the special tokens among them (an upper bound for char)", minimum=300)
+    character_coverage: float = setting(
+        0.9999, "share of the text's characters that get a piece; rarer ones become bytes", above=0.9, maximum=1
+    )
+    tokenizer_sample_mb: int = setting(
+        100, "megabytes of training text the tokenizer learns from, drawn evenly from the corpus", minimum=1
+    )
+    compare_tokenizers: bool = setting(True, "also train the rival (unigram or bpe) and report both on held-out text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    n_layer: int = setting(12, "transformer blocks", minimum=1)
+    n_head: int = setting(12, "attention heads per block", minimum=1)
+    n_embd: int = setting(768, "width", minimum=1)
+    block_size: int = setting(1024, "context, in tokens", minimum=2)
+    dropout: float = setting(0.0, "after embeddings, attention and MLP", minimum=0, maximum=0.9)
+    bias: bool = setting(True, "biases in linear layers and layer norms, as in GPT-2")
+    padded_vocab_size: int = setting(
+        0, "rows of the embedding; 0 rounds the tokenizer's vocabulary up to a multiple of 128", minimum=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    init_from: str = setting(
+        "scratch", "start anew, or go on from the run's last checkpoint", choices=("scratch", "resume")
+    )
+    max_iters: int = setting(0, "optimizer steps; 0 when max_epochs says how long", minimum=0)
+    max_epochs: float = setting(0.0, "passes over the training split; 0 when max_iters says how long", minimum=0)
+    expected_tokens: int = setting(0, "the corpus as --dry_run assumes it until prepare.py has counted it", minimum=0)
+    total_batch_size: int = setting(0, "tokens per optimizer step; 0 means one micro-batch", minimum=0)
+    batch_size: int = setting(12, "micro-batch: sequences that fit on the device at once", minimum=1)
+    learning_rate: float = setting(6e-4, "peak", above=0)
+    lr_schedule: str = setting("cosine", "from the peak down to min_lr", choices=("cosine", "linear", "constant"))
+    warmup_iters: int = setting(100, "steps of linear rise to the peak", minimum=0)
+    lr_decay_iters: int = setting(0, "step at which min_lr is reached; 0 means the last", minimum=0)
+    min_lr: float = setting(0.0, "where the schedule ends", minimum=0)
+    weight_decay: float = setting(0.1, "AdamW, on matrices only: never on biases and layer norms", minimum=0)
+    beta1: float = setting(0.9, "AdamW", minimum=0, maximum=0.9999)
+    beta2: float = setting(0.95, "AdamW", minimum=0, maximum=0.99999)
+    grad_clip: float = setting(1.0, "clip the gradient's global norm; 0 switches clipping off", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    dtype: str = setting(
+        "auto", "of the matrix products; weights stay float32", choices=("auto", "float32", "bfloat16", "float16")
+    )
+    compile: bool = setting(False, "torch.compile model and loss; falls back with a warning where it cannot")
+    threads: int = setting(0, "CPU threads; 0 leaves the choice to PyTorch", minimum=0)
+    peak_tflops: float = setting(0.0, "the GPU's dense peak for MFU; 0 looks it up by name", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logging:
+    eval_interval: int = setting(500, "steps between evaluations on the whole validation split", minimum=1)
+    log_interval: int = setting(10, "steps between log lines", minimum=1)
+    checkpoint_interval: int = setting(0, "steps between checkpoints; 0 means at every evaluation", minimum=0)
+    sample_prompts: tuple[str, ...] = setting((), "texts completed during training and kept in samples.jsonl")
+    sample_iters: tuple[int, ...] = setting(
+        (10, 100, 1000, 5000, 10_000, 20_000), "steps at which they are (and at the end)"
+    )
+    wandb_log: bool = setting(False, "mirror metrics.jsonl to Weights & Biases")
+    wandb_project: str = setting("nanooracle", "Weights & Biases project")
+    wandb_run_name: str = setting("", "Weights & Biases run; empty takes the run directory's name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    start: str = setting("", "text to complete, or FILE:path; empty starts a new document")
+    num_samples: int = setting(3, "completions", minimum=1)
+    max_new_tokens: int = setting(200, "tokens per completion", minimum=1)
+    temperature: float = setting(0.8, "0 always takes the most likely token", minimum=0)
+    top_k: int = setting(0, "only the k most likely tokens; 0 keeps all", minimum=0)
+    top_p: float = setting(1.0, "only the fewest tokens whose probabilities reach p", above=0, maximum=1)
+    checkpoint: str = setting(
+        "best", "which weights: the lowest validation loss, or the newest", choices=("best", "last")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Run, Corpus, Tokenizer, Model, Training, Device, Logging, Sampling):
+    """One run through every stage, flat: `config.learning_rate`."""
+
+
+SCRIPTS: dict[str, tuple[type, ...]] = {
+    "prepare.py": (Run, Corpus, Tokenizer),
+    "train.py": (Run, Model, Training, Device, Logging),
+    "sample.py": (Run, Device, Sampling),
+}

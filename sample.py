@@ -1,0 +1,81 @@
+"""Let a trained model write.
+
+python sample.py out/demo --start="Το λιμάνι" --num_samples=2 --temperature=0.7 --top_p=0.9
+python sample.py out/demo --start=FILE:beginning.txt
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from model import GPT
+from oracle import cli
+from oracle.checkpoint import Checkpoint, RunDirectory
+from oracle.cli import UsageError, UserError
+from oracle.config import from_dict, load, without_effect
+from oracle.generate import generate, prompt_ids, stream
+from oracle.hardware import autocast, setup
+from oracle.plan import make_plan
+from oracle.settings import Config
+from oracle.text import normalize
+from oracle.tokenizer import Tokenizer
+
+
+def main(argv: Sequence[str]) -> None:
+    call = load("sample.py", argv)
+    config = call.config
+    for warning in without_effect(config, "sample.py"):
+        print(f"warning: {warning}", file=sys.stderr)
+    text = read_start(config.start)
+    device, dtype = setup(config)
+    checkpoint = Checkpoint.open(RunDirectory(config.out_dir).find(config.checkpoint))
+    model, tokenizer = load_model(checkpoint, device)
+    prompt = prompt_ids(tokenizer, text)
+    window = model.config.block_size
+    if len(prompt) > window:
+        print(
+            f"note: the prompt has {len(prompt):,} tokens, the context {window:,}: only its end is seen",
+            file=sys.stderr,
+        )
+    if call.dry_run:
+        print(f"would complete {text!r} ({len(prompt)} tokens) with {checkpoint.path}")
+        return
+    for number in range(config.num_samples):
+        generator = torch.Generator().manual_seed(config.seed + number)
+        print(text, end="", flush=True)
+        with autocast(device, dtype)():
+            ids = generate(
+                model, tokenizer, prompt, config.max_new_tokens,
+                config.temperature, config.top_k, config.top_p, generator,
+            )  # fmt: skip
+            for piece in stream(tokenizer, ids):
+                print(piece, end="", flush=True)
+        print("\n" + "-" * 20)
+
+
+def read_start(start: str) -> str:
+    """The prompt's text, from the setting or from the file it names, in the form the model was trained on."""
+    if not start.startswith("FILE:"):
+        return normalize(start)
+    path = Path(start.removeprefix("FILE:"))
+    if not path.is_file():
+        raise UsageError(f"--start={start}: no such file; give FILE:path of a text file, or the text itself")
+    try:
+        return normalize(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: invalid UTF-8 at byte {error.start}; convert it to UTF-8") from None
+
+
+def load_model(checkpoint: Checkpoint, device: torch.device) -> tuple[GPT, Tokenizer]:
+    """Model and tokenizer as they were saved together."""
+    config: Config = from_dict(checkpoint.config(), str(checkpoint.path))
+    tokenizer = Tokenizer(checkpoint.tokenizer)
+    model = GPT(make_plan(config, tokenizer.vocab_size, train_tokens=1).model)
+    checkpoint.load_model(model)
+    return model.to(device).eval(), tokenizer
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
