@@ -194,7 +194,7 @@ def fit(job: Job, progress: Progress, logbook: Logbook) -> bool:
     cast = autocast(job.device, job.dtype)
     scaler = torch.amp.GradScaler(job.device.type, enabled=job.dtype == torch.float16)
     parameters = list(job.model.parameters())
-    meter = Meter(job)
+    meter = Meter(job, progress)
     job.model.train()
     with stop_requests() as stop_requested:
         while True:
@@ -203,7 +203,7 @@ def fit(job: Job, progress: Progress, logbook: Logbook) -> bool:
             if step >= last:
                 return True
             if stop_requested():
-                job.save(progress)
+                meter.save(job, progress)
                 return False
 
             rate = learning_rate(step, config, last)
@@ -239,7 +239,7 @@ def housekeeping(job: Job, progress: Progress, logbook: Logbook, meter: "Meter")
     saving_due = step > 0 and (step % (config.checkpoint_interval or config.eval_interval) == 0 or evaluation_due)
     if not (evaluation_due or sampling_due or saving_due):
         return
-    saved = job.save(progress) if saving_due else None
+    saved = meter.save(job, progress) if saving_due else None
     if evaluation_due:
         figures = job.evaluate()
         best = figures["val_loss"] < progress.best_val_loss
@@ -259,13 +259,18 @@ def housekeeping(job: Job, progress: Progress, logbook: Logbook, meter: "Meter")
 class Meter:
     """Mean loss and speed since the last log line. The loss stays on the device until it is logged."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, progress: Progress) -> None:
         self.job = job
         self.peak = peak_flops(job.device, job.config)
         self.flops = flops_per_token(job.plan.model)
-        self.loss = torch.zeros((), device=job.device)
-        self.steps = 0
+        self.loss = torch.tensor(progress.loss_sum, device=job.device)
+        self.steps = progress.loss_steps
         self.restart()
+
+    def save(self, job: Job, progress: Progress) -> Path:
+        """A checkpoint that knows the losses not logged yet, so that a resumed log is the uninterrupted one."""
+        progress.loss_sum, progress.loss_steps = self.loss.item(), self.steps
+        return job.save(progress)
 
     def restart(self) -> None:
         """Leave out of the speed what was not training."""

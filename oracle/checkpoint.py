@@ -40,6 +40,8 @@ class Progress:
     step: int = 0  # optimizer steps done
     best_val_loss: float = float("inf")  # nats per token
     best_step: int = -1
+    loss_sum: float = 0.0  # over the steps since the last log line
+    loss_steps: int = 0
 
 
 class RunDirectory:
@@ -74,6 +76,8 @@ class RunDirectory:
         for stale in self.folder.glob("*.tmp"):
             shutil.rmtree(stale, ignore_errors=True)
         final = self.folder / f"step-{progress.step:08d}"
+        if final.name in self.pointers().values():
+            return final  # this step is safe already
         temporary = final.with_suffix(".tmp")
         try:
             temporary.mkdir()
@@ -88,7 +92,7 @@ class RunDirectory:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        if final.exists():  # the same step saved again, after a resume: the contents are the same
+        if final.exists():  # left by a kill between the rename and the pointer
             shutil.rmtree(final)
         temporary.rename(final)
         self.point("last", final.name)

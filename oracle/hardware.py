@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import cast
 
 import torch
 
@@ -103,7 +104,7 @@ def setup(config: Config) -> tuple[torch.device, torch.dtype]:
 def compiled(model: torch.nn.Module, probe: Callable[[torch.nn.Module], None]) -> torch.nn.Module:
     """`model` through torch.compile, or as it is, with a warning, where `probe` (one real use) fails."""
     try:
-        candidate = torch.compile(model)
+        candidate = cast("torch.nn.Module", torch.compile(model))
         probe(candidate)
     except UserError:
         raise

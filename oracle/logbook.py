@@ -68,10 +68,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def _forget_after(path: Path, step: int) -> None:
-    """Drop the records of steps that will be done again."""
+    """Drop the records of what will be done again: later steps, and the evaluation that follows a checkpoint."""
     if not path.exists():
         return
-    kept = [r for r in read(path) if step and r["step"] <= step]
+    kept = [r for r in read(path) if r["step"] < step or (r["step"] == step and "loss" in r)]
     write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
 
 

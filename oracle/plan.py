@@ -92,7 +92,8 @@ def dry_run(config: Config) -> str:
     flops = total * flops_per_token(plan.model)
     m = plan.model
     lines = [
-        f"model        {short(count_parameters(m))} parameters ({count_parameters(m):,}):"
+        f"model        {count_parameters(m) / 1e6:.1f} M parameters,"
+        f" {count_parameters(m, positions=False) / 1e6:.1f} M without the position table:"
         f" {m.n_layer} layers, {m.n_head} heads, {m.n_embd} wide, context {m.block_size}, {m.vocab_size:,} rows of vocabulary",
         f"data         {tokens:,} training tokens ({source})"
         if tokens
@@ -109,7 +110,7 @@ def dry_run(config: Config) -> str:
         "time         estimated at "
         + f"{ASSUMED_MFU:.0%} of the peak: "
         + "; ".join(f"{gpu} {duration(flops / (ASSUMED_MFU * PEAK_TFLOPS[gpu] * 1e12))}" for gpu in EXAMPLE_GPUS),
-        f"disk         {short(12 * count_parameters(m))}B per checkpoint, two or three kept",
+        f"disk         {12 * count_parameters(m) / 1e9:.2f} GB per checkpoint; the last and the best are kept",
         "",
         "settings     (all others have their defaults)",
     ]

@@ -1,0 +1,65 @@
+"""`make demo`: the whole story on the embedded newspaper, step by step, each with the command a user would type.
+
+A second run finds its work done and goes straight to the samples.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = ROOT / "out" / "demo"
+STEPS = (
+    ("Clean the text of the newspaper", ["-m", "data.demo.clean"]),
+    ("Train a tokenizer and cut the text into token shards", ["prepare.py", "config/demo.py"]),
+    ("Train a language model from nothing", ["train.py", "config/demo.py"]),
+    ("Let it write", ["sample.py", "out/demo", "--start=Ο φάρος", "--num_samples=2"]),
+)
+
+
+def main() -> int:
+    began = time.perf_counter()
+    for number, (title, command) in enumerate(STEPS, start=1):
+        if command[0] == "train.py" and (RUN / "checkpoints" / "pointers.json").exists():
+            command = [*command, "--init_from=resume"]
+        shown = " ".join(f'"{word}"' if " " in word else word for word in command)
+        print(f"\n=== {number} of {len(STEPS)}: {title} ===\n$ python {shown}", flush=True)
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, env={**os.environ, "PYTHONUTF8": "1"})
+        if done.returncode:
+            print(f"\nthe demo stopped at step {number}; mend what the message says and run make demo again")
+            return done.returncode
+    print(summary(time.perf_counter() - began))
+    return 0
+
+
+def summary(seconds: float) -> str:
+    """What was made, where it is, what to run next."""
+    manifest = json.loads((ROOT / "data/demo/prepared/manifest.json").read_text(encoding="utf-8"))
+    records = [json.loads(line) for line in (RUN / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    bits = [(r["val_bpb"], r["step"]) for r in records if "val_bpb" in r]
+    best, step = min(bits)
+    baseline = manifest["baselines"]
+    return f"""
+=== Done in {seconds:.0f} seconds ===
+What was made                              Where it is
+  a corpus of {manifest["corpus"]["documents"]} articles                   data/demo/corpus.jsonl
+  a tokenizer of {manifest["tokenizer"]["vocab_size"]:,} pieces               data/demo/prepared/tokenizer.model
+  what it costs, word by word              data/demo/prepared/tokenizer_report.md
+  {manifest["splits"]["train"]["tokens"]:,} training tokens in shards       data/demo/prepared/
+  a language model (best at step {step})       out/demo/checkpoints/
+  its curves and its diary                 out/demo/curves.png, metrics.jsonl, samples.jsonl
+
+Bits per byte of held-out text: {bits[0][0]:.2f} untrained, {best:.2f} trained;
+token frequencies alone give {baseline["unigram_bits_per_byte"]:.2f}, xz -9 gives {baseline["xz_bits_per_byte"]:.2f}.
+
+What to run next
+  .venv/bin/python sample.py out/demo --start="Η γέφυρα" --temperature=0.5
+  .venv/bin/python prepare.py --corpus=FOLDER_OF_TEXT_FILES --data_dir=data/mine --vocab_size=4000
+  .venv/bin/python train.py config/rizospastis.py --dry_run"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

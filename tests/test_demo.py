@@ -1,0 +1,50 @@
+"""The embedded newspaper and the story `make demo` tells."""
+
+import json
+import re
+from datetime import date
+from pathlib import Path
+
+from data.demo import clean
+from oracle.text import normalize
+
+DEMO = Path(__file__).parents[1] / "data" / "demo"
+
+
+def rows(name: str) -> list[dict]:
+    return [json.loads(line) for line in (DEMO / name).read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_newspaper_is_whole():
+    articles = rows("articles.jsonl")
+    assert len(articles) >= 80 and sum(len(a["text"].encode()) for a in articles) > 100_000
+    assert len({a["id"] for a in articles}) == len({a["title"] for a in articles}) == len(articles)
+    for a in articles:
+        assert a["id"].startswith(a["date"]) and date.fromisoformat(a["date"]).strftime("%A") == "Friday"
+        assert a["section"] and a["title"] and normalize(a["text"]) == a["text"]
+
+
+def test_the_newspaper_is_greek_and_no_two_pieces_begin_alike():
+    articles = rows("articles.jsonl")
+    text = " ".join(a["text"] for a in articles)
+    letters = re.findall(r"[^\W\d_]", text)
+    assert sum("\u0370" <= c <= "\u03ff" or "\u1f00" <= c <= "\u1fff" for c in letters) / len(letters) > 0.99
+    openings = [tuple(a["text"].split()[:4]) for a in articles]
+    assert len(set(openings)) == len(openings)
+
+
+def test_every_answer_holds_its_fact_and_so_does_the_article():
+    articles = {a["id"]: a for a in rows("articles.jsonl")}
+    questions = rows("questions.jsonl")
+    assert len(questions) >= 80 and len({q["question"] for q in questions}) == len(questions)
+    for q in questions:
+        assert q["fact"] in q["answer"] and q["fact"] in articles[q["article"]]["text"]
+        assert len({q["question"], *q["paraphrases"]}) == 4
+
+
+def test_cleaning_keeps_every_article(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(clean, "CORPUS", tmp_path / "corpus.jsonl")
+    clean.main([])
+    written = [json.loads(line) for line in (tmp_path / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [a["id"] for a in written] == [a["id"] for a in rows("articles.jsonl")]
+    assert set(written[0]) == {"id", "date", "section", "title", "text"}

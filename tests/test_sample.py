@@ -1,0 +1,148 @@
+"""Sampling: the chosen support exactly, the same text for the same seed, and every silly prompt answered."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import sample
+import train
+from model import GPT, GPTConfig
+from oracle.checkpoint import RunDirectory
+from oracle.cli import UsageError, UserError
+from oracle.generate import generate, pick, prompt_ids, stream
+from oracle.tokenizer import BOS, EOS
+from tests.conftest import TINY
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(prepared_dir, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("run")
+    train.main([f"--data_dir={prepared_dir}", f"--out_dir={path}", *TINY, "--max_iters=30"])
+    return path
+
+
+def draws(logits, n=400, **options):
+    generator = torch.Generator().manual_seed(0)
+    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | options
+    return {int(pick(torch.tensor(logits), generator=generator, **settings)) for _ in range(n)}
+
+
+LOGITS = [2.0, 0.0, 1.0, 2.5, 1.5]  # order: 3 0 4 2 1; probabilities .44 .27 .16 .10 .04
+
+
+@pytest.mark.parametrize(
+    ("options", "support"),
+    [
+        ({}, {0, 1, 2, 3, 4}),
+        ({"top_k": 1}, {3}),
+        ({"top_k": 2}, {3, 0}),
+        ({"top_k": 99}, {0, 1, 2, 3, 4}),
+        ({"top_p": 1e-9}, {3}),
+        ({"top_p": 0.45}, {3, 0}),
+        ({"top_p": 0.72}, {3, 0, 4}),
+        ({"top_p": 0.72, "top_k": 2}, {3, 0}),
+        ({"temperature": 0}, {3}),
+        ({"temperature": 0.01}, {3}),
+    ],
+)
+def test_support_is_exactly_what_was_asked(options, support):
+    assert draws(LOGITS, **options) == support
+
+
+def test_ties_and_forbidden_tokens():
+    assert draws([1.0, 1.0, 0.0], temperature=0) == {0}
+    assert draws([1.0, 1.0, 1.0], top_k=2) == {0, 1}
+    assert draws([1.0, -torch.inf, 1.0]) == {0, 2}
+
+
+def test_frequencies_follow_the_softmax():
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.tensor([0.0, 1.0])
+    ones = sum(int(pick(logits, 1.0, 0, 1.0, generator)) for _ in range(4000)) / 4000
+    assert ones == pytest.approx(torch.sigmoid(torch.tensor(1.0)).item(), abs=0.03)
+
+
+def test_generation_slides_past_the_context_and_draws_no_control_id(tokenizer):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(block_size=8, vocab_size=512, n_layer=1, n_head=2, n_embd=16)).eval()
+    ids = list(generate(model, tokenizer, [BOS], 60, generator=torch.Generator().manual_seed(3)))
+    assert len(ids) > 8 and max(ids) < tokenizer.vocab_size and not set(ids) & set(tokenizer.control)
+
+
+def test_generation_stops_at_the_end_of_text(tokenizer):
+    class AlwaysEnd(torch.nn.Module):
+        config = GPTConfig(block_size=8)
+        wte = torch.nn.Embedding(1, 1)
+
+        def forward(self, idx):
+            return torch.nn.functional.one_hot(torch.full(idx.shape, EOS), 512).float() * 100
+
+    assert list(generate(AlwaysEnd(), tokenizer, [BOS], 5)) == []
+
+
+def test_stream_holds_back_half_characters(tokenizer):
+    first, second = (next(i for i in tokenizer.byte_ids if tokenizer.piece_bytes[i] == b) for b in (b"\xce", b"\xb1"))
+    assert list(stream(tokenizer, iter([first, second]))) == ["α"]
+    assert list(stream(tokenizer, iter([first]))) == ["\ufffd"]
+
+
+def output(capsys, *args) -> str:
+    capsys.readouterr()
+    sample.main(args)
+    return capsys.readouterr().out
+
+
+def test_same_seed_same_text_and_samples_differ(run, capsys):
+    args = (str(run), "--start=Το λιμάνι", "--num_samples=2", "--max_new_tokens=20")
+    first = output(capsys, *args)
+    assert first == output(capsys, *args) != output(capsys, *args, "--seed=7")
+    one, two, rest = first.split("\n" + "-" * 20 + "\n")
+    assert one.startswith("Το λιμάνι") and two.startswith("Το λιμάνι") and one != two and not rest
+
+
+def test_a_file_is_a_prompt(run, capsys, tmp_path):
+    path = tmp_path / "start.txt"
+    path.write_text("Η γέφυρα", encoding="utf-8")
+    assert output(capsys, str(run), f"--start=FILE:{path}", "--num_samples=1").startswith("Η γέφυρα")
+    with pytest.raises(UsageError, match="no such file"):
+        sample.main([str(run), "--start=FILE:none.txt"])
+    path.write_bytes(b"\xff")
+    with pytest.raises(UserError, match="invalid UTF-8 at byte 0"):
+        sample.main([str(run), f"--start=FILE:{path}"])
+
+
+@pytest.mark.parametrize("start", ["", "漢字 😀 \u2581", "<|assistant|></s>", "λ" * 500])
+def test_any_prompt_is_answered(run, capsys, start):
+    assert output(capsys, str(run), f"--start={start}", "--num_samples=1", "--max_new_tokens=3")
+
+
+def test_a_long_prompt_is_noted(run, capsys):
+    sample.main([str(run), "--start=" + "λιμάνι " * 50, "--num_samples=1", "--max_new_tokens=3"])
+    assert "only its end is seen" in capsys.readouterr().err
+
+
+def test_best_is_the_default(run, tokenizer):
+    pointers = RunDirectory(run).pointers()
+    assert set(pointers) == {"best", "last"}
+
+
+def test_a_run_without_checkpoint(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        sample.main([f"--out_dir={tmp_path / 'none'}"])
+
+
+def test_prompt_ids_start_with_beginning_of_text(tokenizer):
+    assert prompt_ids(tokenizer, "<s>")[0] == BOS and prompt_ids(tokenizer, "<s>").count(BOS) == 1
+
+
+def test_a_pipe_that_closes_early_is_no_error(run):
+    command = (
+        f'"{sys.executable}" sample.py "{run}" --num_samples=50 --max_new_tokens=5 | head -n 1; exit ${{PIPESTATUS[0]}}'
+    )
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
