@@ -20,8 +20,8 @@ format: .venv/installed-test
 	$(BIN)/ruff format .
 
 bench: .venv/installed-test
-	$(BIN)/python bench/prepare.py
-	$(BIN)/python bench/train_step.py
+	$(BIN)/python -m bench.prepare
+	$(BIN)/python -m bench.train_step
 
 clean:
 	rm -rf out/demo data/demo/prepared data/demo/corpus.jsonl .pytest_cache .mypy_cache .ruff_cache
