@@ -21,7 +21,10 @@ class Site(Protocol):
         """Whether a body is whole: a connection closed early can look like a short page."""
 
     def judge(self, key: str, page: Page, days: Sequence[str]) -> Answer:
-        """What a page is and leads to: a pure function of the page and of the days that link to it."""
+        """What a page is and leads to: a pure function of the page and of the days that link to it.
+
+        A page that cannot be read has the state ERROR and a `reason` in its note.
+        """
 
 
 def crawl(
@@ -41,7 +44,7 @@ def crawl(
     """
     store.reopen([DISALLOWED], first, last)  # the rules may have changed, and asking them costs nothing
     breaker, fetched, is_last_pass = _Breaker(), 0, False
-    while True:
+    while not fetcher.pace.stop.asked:
         request = store.next(first, last)
         if not request:
             if is_last_pass or not store.reopen([ERROR], first, last):
@@ -67,10 +70,21 @@ def crawl(
                 breaker.failed(problem)
                 continue
             store.store(request, page)
-            breaker.succeeded()
-        answer = site.judge(request.key, page, store.linked_from(request.key))
+        answer = _judge(site, request, page, store)
         store.settle(request.key, answer)
         on_done(request, answer.state)
+        if answer.state == ERROR:
+            breaker.failed(FetchError(answer.note["reason"]))
+        else:
+            breaker.succeeded()
+    return False
+
+
+def _judge(site: Site, request: Request, page: Page, store: RawStore) -> Answer:
+    try:
+        return site.judge(request.key, page, store.linked_from(request.key))
+    except Exception as problem:  # whatever a parser trips over, one odd page must not end a crawl of days
+        return Answer(ERROR, {"reason": f"the parser failed: {problem!r}"})
 
 
 class _Breaker:

@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS page(
     pack TEXT, offset INTEGER, length INTEGER, bytes INTEGER, sha256 TEXT) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS queue ON page(state, day, rank, key);
 CREATE TABLE IF NOT EXISTS link(key TEXT, day TEXT, PRIMARY KEY(key, day)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pack(name TEXT PRIMARY KEY, end INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS attempt(
     at TEXT, url TEXT, status INTEGER, seconds REAL, bytes INTEGER, error TEXT);
 CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -244,6 +245,7 @@ class RawStore:
         )
         digest = hashlib.sha256(body).hexdigest()
         self._db.execute(change, (STORED, pack, offset, length, len(body), digest, request.key))
+        self._db.execute("INSERT OR REPLACE INTO pack VALUES (?, ?)", (pack, offset + length))
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -284,11 +286,12 @@ class RawStore:
         """Make the ledger and the archives agree again after a crash."""
         for archive in sorted((self.path / "pages").glob("*.gz")):
             pack, size = archive.stem, archive.stat().st_size
-            query = "SELECT coalesce(max(offset + length), 0) FROM page WHERE pack = ?"
-            known = self._db.execute(query, (pack,)).fetchone()[0]
+            row = self._db.execute("SELECT end FROM pack WHERE name = ?", (pack,)).fetchone()
+            known = row[0] if row else 0
             if size < known:
                 lost = "UPDATE page SET state = ?, pack = NULL WHERE pack = ? AND offset + length > ?"
                 count = self._db.execute(lost, (TODO, pack, size)).rowcount
+                self._db.execute("UPDATE pack SET end = ? WHERE name = ?", (size, pack))
                 self.warnings.append(
                     f"{archive} is {known - size} bytes shorter than the ledger says; "
                     f"{count} pages will be fetched again"

@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit", type=int, default=0, help="fetch at most so many pages this time (default: no limit)")
     add("--reportage_every", type=int, default=REPORTAGE_EVERY, metavar="N",
         help="fetch the site's word counts on every Nth day, 0 for none (default: %(default)s)")  # fmt: skip
-    add("--recheck", action="store_true", help="ask again for days that had no issue, or another day's")
+    add("--recheck", action="store_true", help="ask again for days without an issue and for unreadable pages")
     add("--dry_run", action="store_true", help="count days and requests, fetch nothing")
     add("--parse", action="store_true", help="write OUT/stories.jsonl from the stored pages, fetch nothing")
     add("--report", action="store_true", help="print what is there and what is missing, fetch nothing")
@@ -114,12 +114,9 @@ def _fetch(options: argparse.Namespace) -> int:
             store.judge_again(site.PARSER_VERSION)
             store.add(map(day_request, days_between(options.first, options.last)))
             if options.recheck:
-                store.reopen(["no_issue", "other_date"], options.first, options.last, refetch=True)
+                store.reopen(["no_issue", "other_date", ERROR], options.first, options.last, refetch=True)
             is_done = _crawl_with_progress(store, fetcher, options)
-            errors = sum(
-                store.count(kind, options.first, options.last).get(ERROR, 0)
-                for kind in ("day/", "page/", "story/")
-            )
+            errors = store.count("", options.first, options.last).get(ERROR, 0)
     if not is_done:
         print("stopped; everything fetched is safe, and the same command goes on from here")
     elif errors:
