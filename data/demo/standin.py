@@ -107,7 +107,8 @@ class Newspaper:
         links += [_page_link(other, 1, _edition_name(other)) for other in editions if other is not edition]
         header = f"<div class='date'>{_date_line(edition)}</div>{_MASTHEAD}Σελ. {number} /{edition.total}"
         return _html(
-            f"{header}<div class='section'>{escape(section)}</div>{''.join(items)}<p>{' '.join(links)}</p>"
+            f"{header}<div class='section'>{escape(section)}</div>{_insert(edition)}"
+            f"{''.join(items)}<p>{' '.join(links)}</p>"
         )
 
     def story(self, number: int) -> str | None:
@@ -128,11 +129,10 @@ class Newspaper:
         paragraphs = "".join(f"<p>{escape(part)}</p>\n" for part in article["text"].split("\n\n"))
         byline = f"<div class='author'>{escape(article['byline'])}</div>" if article["byline"] else ""
         page = edition.page_of(article)
-        insert = f'<div>ΕΝΘΕΤΗ ΕΚΔΟΣΗ: "{escape(edition.insert)}"</div>' if edition.insert else ""
         return _html(
             f"<div class='date'>{_date_line(edition)}</div>{_MASTHEAD}"
             f"{_page_link(edition, page, f'Σελίδα {page}')}"
-            f"<div class='section'>{escape(article['section'])}</div>{insert}{kicker}{title}"
+            f"<div class='section'>{escape(article['section'])}</div>{_insert(edition)}{kicker}{title}"
             f"<div class='story_body'>{photo}{paragraphs}{byline}</div>"
         )
 
@@ -175,6 +175,10 @@ def _teaser(edition: Edition, article: Article) -> str:
     return f"<p>{link}<br/>ΣΕΛ.  {edition.page_of(article)}</p>"
 
 
+def _insert(edition: Edition) -> str:
+    return f'<div>ΕΝΘΕΤΗ ΕΚΔΟΣΗ: "{escape(edition.insert)}"</div>' if edition.insert else ""
+
+
 def _page_link(edition: Edition, number: int, name: str) -> str:
     year, month, day = map(int, edition.date.split("-"))
     target = f"page.do?publDate={day}%2F{month}%2F{year}&amp;id={edition.number}&amp;pageNo={number}"
@@ -199,6 +203,15 @@ def _demotic(day: str) -> str:
 
 def _after(day: str) -> str:
     return (date.fromisoformat(day) + timedelta(1)).isoformat()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Readers may hang up whenever they like; anything else is our own mistake."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class StandIn:
@@ -239,8 +252,7 @@ class StandIn:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), Handler)
         self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 

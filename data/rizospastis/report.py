@@ -39,8 +39,8 @@ def report(store: RawStore, first: str, last: str) -> Iterator[str]:
 
 
 def _completeness(months: dict[str, Counter[str]]) -> Iterator[str]:
-    columns = ("days", "issues", "joint", "none", "other", "open", "pages", "empty", "absent", "open",
-               "inserts", "printed", "stories", "gone", "promo", "open")  # fmt: skip
+    columns = ("days", "issues", "joint", "none", "other", "d-open", "pages", "empty", "absent", "p-open",
+               "inserts", "printed", "stories", "gone", "promo", "s-open")  # fmt: skip
     yield f"{'':7} " + " ".join(f"{name:>7}" for name in columns)
     years: dict[str, Counter[str]] = defaultdict(Counter)
     for month, counts in sorted(months.items()):
