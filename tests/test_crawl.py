@@ -72,6 +72,16 @@ def test_a_disallowed_page_is_a_state_and_not_a_failure(store: RawStore):
     fetcher = FakeFetcher({request(number).url: [DisallowedError("no")] for number in range(1, 30)})
     assert walk(store, fetcher, Chain(0))
     assert store.count("") == {DISALLOWED: 29}
+    assert walk(store, fetcher, Chain(0))  # the next run asks the rules again
+    assert store.count("") == {"ok": 29}
+
+
+def test_failures_that_are_not_in_a_row_do_not_trip_the_breaker(store: RawStore):
+    store.add([request(number) for number in range(1, 30)])
+    failing = [number for number in range(1, 30) if number % FAILURES_IN_A_ROW]
+    fetcher = FakeFetcher({request(number).url: [FetchError("answer 500")] for number in failing})
+    assert walk(store, fetcher, Chain(0))
+    assert store.count("") == {"ok": 29}
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,18 @@
 """Conduct towards a site, on loopback only. Run: pytest tests/test_fetch.py"""
 
+import gzip
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from data.demo.faults import KINDS, Faults
+from data.demo.faults import KINDS, Faults, send
 from data.demo.standin import StandIn
 from oracle.fetch import (
     CrawlError,
@@ -70,6 +75,31 @@ def fetcher_for(base_url: str, **options: object) -> Fetcher:
     clock = Clock()
     fetcher.pace = Pace(fetcher.pace.base, fetcher.pace.stop, clock, clock.sleep)
     return fetcher
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers as the server's table says: path -> (status, headers, body)."""
+
+    def do_GET(self) -> None:
+        status, headers, body = self.server.table.get(self.path, (404, {}, b""))  # type: ignore[attr-defined]
+        self.server.cookies.append(self.headers.get("Cookie"))  # type: ignore[attr-defined]
+        send(self, status, headers, body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(table: dict[str, tuple[int, dict[str, str], bytes]]) -> Iterator[tuple[str, list[str | None]]]:
+    """Yield the address of a server with these answers, and the cookies that it is shown."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    server.table, server.cookies = table, []  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", server.cookies  # type: ignore[attr-defined]
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 # Pace.
@@ -176,12 +206,57 @@ def test_a_rest_of_hours_ends_the_run_with_a_sentence():
         fetcher_for(site.base_url).get(STORY)
 
 
-def test_the_user_agent_names_us_and_a_contact_and_cookies_stay_off():
+def test_the_user_agent_names_us_and_a_contact():
+    fetcher = Fetcher("http://127.0.0.1:1", "me@example.org")
+    assert fetcher._session.headers["User-Agent"] == "nanoOracle/0.1 (+me@example.org)"
+
+
+def test_cookies_are_not_kept():
+    with serving({"/a": (200, {"Set-Cookie": "id=7"}, b"</html>")}) as (url, cookies):
+        fetcher = fetcher_for(url)
+        assert fetcher.get("a").status == fetcher.get("a").status == 200
+        assert cookies == [None] * 3
+
+
+def test_a_gzip_body_is_unpacked_and_one_cut_short_is_refused():
+    packed = gzip.compress(b"<html>" + bytes(range(256)) * 40 + b"</html>")
+    zipped = {"Content-Encoding": "gzip"}
+    table = {
+        "/whole": (200, zipped, packed),
+        "/cut": (200, zipped, packed[:-9]),
+        "/br": (200, {"Content-Encoding": "br"}, b"x"),
+    }
+    with serving(table) as (url, _):
+        fetcher = fetcher_for(url, is_complete=lambda body: True)
+        assert fetcher.get("whole").body == gzip.decompress(packed)
+        with pytest.raises(FetchError, match="compressed body is cut short"):
+            fetcher.get("cut")
+        with pytest.raises(FetchError, match="unknown Content-Encoding br"):
+            fetcher.get("br")
+
+
+def test_a_body_that_drips_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch):
     with StandIn(ARTICLES) as site:
         fetcher = fetcher_for(site.base_url)
-        assert fetcher._session.headers["User-Agent"] == "nanoOracle/0.1 (+me@example.org)"
         fetcher.get(STORY)
-        assert not fetcher._session.cookies
+        monkeypatch.setattr("oracle.fetch.LONGEST_ANSWER", -1.0)
+        with pytest.raises(FetchError, match="a body that took more than"):
+            fetcher.get(STORY)
+
+
+def test_final_answers_and_refusals():
+    table: dict[str, tuple[int, dict[str, str], bytes]] = {}
+    table |= {f"/{status}": (status, {}, b"") for status in (404, 410, 403, 400)}
+    table["/moved"] = (301, {"Location": "/new?id=1"}, b"")
+    table["/new?id=1"] = (200, {}, b"</html>")
+    with serving(table) as (url, _):
+        fetcher = fetcher_for(url)
+        assert [fetcher.get(name).status for name in ("404", "410")] == [404, 410]
+        for name in ("403", "400"):
+            with pytest.raises(FetchError, match=f"answer {name}"):
+                fetcher.get(name)
+        page = fetcher.get("moved")
+        assert (page.url, page.final_url) == (f"{url}/moved", f"{url}/new?id=1")
 
 
 @pytest.mark.parametrize("contact", ["", "me", "me@home", "a b@example.org", "example.org"])
@@ -240,9 +315,12 @@ def test_robots_may_name_us_and_ask_for_a_slower_pace():
         assert fetcher.pace.clock() - before >= 7
 
 
-def test_no_robots_file_allows_all():
-    with StandIn(ARTICLES, robots=None) as site:
-        assert fetcher_for(site.base_url).get(STORY).status == 200
+@pytest.mark.parametrize("status", [403, 404])
+def test_no_robots_file_allows_all_whatever_the_error_page_says(status: int):
+    with serving(
+        {"/robots.txt": (status, {}, b"User-agent: *\nDisallow: /"), "/a": (200, {}, b"</html>")}
+    ) as (url, _):
+        assert fetcher_for(url).get("a").status == 200
 
 
 def test_unreadable_robots_stop_the_crawl():

@@ -11,6 +11,11 @@ from oracle.rawstore import RawStore
 from tests.crawling import fill, page, request
 
 
+def forget_ledger(folder: Path) -> None:
+    for name in folder.glob("ledger*"):
+        name.unlink()
+
+
 def test_pages_come_back_whole_and_in_the_order_of_their_keys(tmp_path: Path):
     fill(tmp_path, [3, 1, 2])
     with RawStore(tmp_path) as store:
@@ -21,7 +26,7 @@ def test_pages_come_back_whole_and_in_the_order_of_their_keys(tmp_path: Path):
 
 
 def test_a_crash_at_any_byte_loses_nothing_and_doubles_nothing(tmp_path: Path):
-    """The last record is cut at every length, while the ledger may or may not know of the page."""
+    """The last record is on the disk in part or whole, and the ledger does not know of it."""
     whole = tmp_path / "whole"
     fill(whole, [1, 2])
     before = (whole / "pages/2018-03.gz").stat().st_size
@@ -30,7 +35,7 @@ def test_a_crash_at_any_byte_loses_nothing_and_doubles_nothing(tmp_path: Path):
         store.add([request(3)])
         store.store(request(3), page(3))
     archive = (whole / "pages/2018-03.gz").read_bytes()
-    for end in range(before, len(archive) + 1):
+    for end in sorted({*range(before, len(archive), 6), before + 1, len(archive) - 1, len(archive)}):
         folder = tmp_path / f"crash-{end}"
         shutil.copytree(tmp_path / "known", folder)
         (folder / "pages/2018-03.gz").write_bytes(archive[:end])
@@ -39,13 +44,16 @@ def test_a_crash_at_any_byte_loses_nothing_and_doubles_nothing(tmp_path: Path):
             assert list(store.pages()) == expected and not store.warnings
             store.store(request(4), page(4))
             assert list(store.pages()) == [*expected, page(4)]
+        if end % 4 == 0:  # and the archive by itself tells the same
+            forget_ledger(folder)
+            with RawStore(folder, write=True) as store:
+                assert list(store.pages()) == [*expected, page(4)] and not store.warnings
         shutil.rmtree(folder)
 
 
 def test_a_lost_ledger_is_rebuilt_from_the_archives(tmp_path: Path):
     fill(tmp_path, [1, 2, 3])
-    for name in tmp_path.glob("ledger*"):
-        name.unlink()
+    forget_ledger(tmp_path)
     with RawStore(tmp_path, write=True) as store:
         assert list(store.pages()) == [page(1), page(2), page(3)]
         assert store.next("", "9") == request(1)  # each awaits its verdict again, and none is fetched
@@ -61,8 +69,7 @@ def test_damage_is_set_aside_and_said(tmp_path: Path):
     archive.write_bytes(content)
     with RawStore(tmp_path) as store, pytest.raises(ValueError, match="is damaged at byte"):
         list(store.pages())
-    for name in tmp_path.glob("ledger*"):
-        name.unlink()
+    forget_ledger(tmp_path)
     with RawStore(tmp_path, write=True) as store:
         assert list(store.pages()) == [page(1)]
         assert "fetched again" in store.warnings[0]
