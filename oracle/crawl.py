@@ -101,8 +101,7 @@ class _Breaker:
         self.refusals = self.refusals + 1 if problem.status == 403 else 0
         if self.refusals == REFUSALS_IN_A_ROW:
             raise CrawlError(
-                f"the site refused {REFUSALS_IN_A_ROW} pages in a row (403): "
-                "write to its owners before you try again"
+                f"the site refused {REFUSALS_IN_A_ROW} pages in a row (403): write to its owners before you try again"
             )
         if self.failures == FAILURES_IN_A_ROW:
             raise CrawlError(

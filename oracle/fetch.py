@@ -149,9 +149,7 @@ class Fetcher:
         is_local = _is_loopback(urlsplit(base_url).hostname or "")
         check_contact(contact)
         if delay < (0 if is_local else DELAY_FLOOR):
-            raise ValueError(
-                f"a delay of {delay:g} s is too short for {base_url}; give {DELAY_FLOOR:g} s or more"
-            )
+            raise ValueError(f"a delay of {delay:g} s is too short for {base_url}; give {DELAY_FLOOR:g} s or more")
         self.pace = Pace(delay, stop or Stop())
         self._base = base_url.rstrip("/") + "/"
         self._hosts = () if is_local else tuple(hosts)  # a stand-in must not lead to the real site
@@ -219,24 +217,18 @@ class Fetcher:
         start, now = self.pace.clock(), datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         status, size, error = 0, 0, ""
         try:
-            with self._session.get(
-                url, stream=True, allow_redirects=False, timeout=self._timeout
-            ) as response:
+            with self._session.get(url, stream=True, allow_redirects=False, timeout=self._timeout) as response:
                 status, latency = response.status_code, self.pace.clock() - start
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 if status in RETRY_STATUS:
-                    raise FetchError(
-                        f"answer {status}", wait=_seconds(headers.get("retry-after")), status=status
-                    )
+                    raise FetchError(f"answer {status}", wait=_seconds(headers.get("retry-after")), status=status)
                 body = self._read(response, start + LONGEST_ANSWER)
                 size = len(body)
             self.pace.answered(latency)
             return Page(url, url, status, headers, body, now)
         except (requests.RequestException, urllib3.exceptions.HTTPError, zlib.error, OSError) as problem:
             error = f"{type(problem).__name__}: {problem}"
-            self.pace.failed(
-                is_overload=isinstance(problem, requests.Timeout | urllib3.exceptions.TimeoutError)
-            )
+            self.pace.failed(is_overload=isinstance(problem, requests.Timeout | urllib3.exceptions.TimeoutError))
             raise FetchError(error) from problem
         except FetchError as problem:
             error = str(problem)
@@ -292,20 +284,14 @@ class Fetcher:
         if parts.netloc == urlsplit(self._base).netloc:
             return True
         host = parts.hostname or ""
-        return parts.netloc == host and any(
-            host == known or host.endswith(f".{known}") for known in self._hosts
-        )
+        return parts.netloc == host and any(host == known or host.endswith(f".{known}") for known in self._hosts)
 
 
 def check_contact(contact: str) -> None:
     """Raise ValueError unless the site's owners can reach a person at `contact`."""
     local, at, domain = contact.partition("@")
     is_mail = bool(local and at and "." in domain)
-    if (
-        not (is_mail or contact.startswith(("http://", "https://")))
-        or not contact.isprintable()
-        or " " in contact
-    ):
+    if not (is_mail or contact.startswith(("http://", "https://"))) or not contact.isprintable() or " " in contact:
         raise ValueError(
             f"contact {contact!r} is no mail or web address; give one where the site's owners can reach you"
         )

@@ -98,9 +98,7 @@ class RawStore:
             (self.path / "pages").mkdir(parents=True, exist_ok=True)
             self._lock = _take_lock(self.path)
         elif not ledger.is_file():
-            raise ValueError(
-                f"{self.path} holds no raw pages (no ledger.sqlite); fetch some, or name the right folder"
-            )
+            raise ValueError(f"{self.path} holds no raw pages (no ledger.sqlite); fetch some, or name the right folder")
         self._db = sqlite3.connect(ledger, timeout=60, isolation_level=None)
         if write:
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -169,9 +167,7 @@ class RawStore:
         order = " ORDER BY day, rank, key LIMIT 1"
         row = self._db.execute(columns + order, (STORED,)).fetchone()
         if not row:
-            row = self._db.execute(
-                columns + " AND day BETWEEN ? AND ?" + order, (TODO, first, last)
-            ).fetchone()
+            row = self._db.execute(columns + " AND day BETWEEN ? AND ?" + order, (TODO, first, last)).fetchone()
         return Request(*row) if row else None
 
     def store(self, request: Request, page: Page) -> None:
@@ -231,18 +227,14 @@ class RawStore:
     def _enqueue(self, requests: Iterable[Request]) -> None:
         for request in requests:
             self._db.execute(_INSERT, (request.key, request.url, request.day, request.rank))
-            new = self._db.execute(
-                "INSERT OR IGNORE INTO link VALUES (?, ?)", (request.key, request.day)
-            ).rowcount
+            new = self._db.execute("INSERT OR IGNORE INTO link VALUES (?, ?)", (request.key, request.day)).rowcount
             if new:  # A verdict may depend on which days link to the page, so a new one asks for it again.
                 again = "UPDATE page SET state = ? WHERE key = ? AND pack IS NOT NULL"
                 self._db.execute(again, (STORED, request.key))
 
     def _point(self, request: Request, pack: str, offset: int, length: int, body: bytes) -> None:
         self._db.execute(_INSERT, (request.key, request.url, request.day, request.rank))
-        change = (
-            "UPDATE page SET state = ?, pack = ?, offset = ?, length = ?, bytes = ?, sha256 = ? WHERE key = ?"
-        )
+        change = "UPDATE page SET state = ?, pack = ?, offset = ?, length = ?, bytes = ?, sha256 = ? WHERE key = ?"
         digest = hashlib.sha256(body).hexdigest()
         self._db.execute(change, (STORED, pack, offset, length, len(body), digest, request.key))
         self._db.execute("INSERT OR REPLACE INTO pack VALUES (?, ?)", (pack, offset + length))

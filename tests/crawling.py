@@ -13,9 +13,7 @@ def request(number: int, day: str = "2018-03-02") -> Request:
 def page(number: int, body: bytes = b"") -> Page:
     body = body or f"<html>σελίδα {number}</html>".encode()
     url = f"https://www.example.org/story.do?id={number}"
-    return Page(
-        url, url, 200, {"content-type": "text/html"}, body, "2026-01-02T03:04:05Z", f"story/{number:03d}"
-    )
+    return Page(url, url, 200, {"content-type": "text/html"}, body, "2026-01-02T03:04:05Z", f"story/{number:03d}")
 
 
 def fill(folder: Path, numbers: Sequence[int]) -> None:

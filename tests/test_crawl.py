@@ -95,9 +95,7 @@ def test_failures_that_are_not_in_a_row_do_not_trip_the_breaker(store: RawStore)
         (FetchError("answer 403", status=403), REFUSALS_IN_A_ROW, "refused 5 pages in a row"),
     ],
 )
-def test_the_breaker_ends_a_crawl_that_only_does_harm(
-    store: RawStore, problem: FetchError, count: int, message: str
-):
+def test_the_breaker_ends_a_crawl_that_only_does_harm(store: RawStore, problem: FetchError, count: int, message: str):
     store.add([request(number) for number in range(1, 30)])
     fetcher = FakeFetcher({request(number).url: [problem] for number in range(1, 30)})
     with pytest.raises(CrawlError, match=message):

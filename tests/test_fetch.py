@@ -305,9 +305,7 @@ def test_robots_wildcards_are_obeyed_and_read_once():
 
 
 def test_robots_may_name_us_and_ask_for_a_slower_pace():
-    with StandIn(
-        ARTICLES, robots="User-agent: nanoOracle\nCrawl-delay: 7\n\nUser-agent: *\nDisallow: /\n"
-    ) as site:
+    with StandIn(ARTICLES, robots="User-agent: nanoOracle\nCrawl-delay: 7\n\nUser-agent: *\nDisallow: /\n") as site:
         fetcher = fetcher_for(site.base_url)
         fetcher.get(STORY)
         before = fetcher.pace.clock()
@@ -317,9 +315,7 @@ def test_robots_may_name_us_and_ask_for_a_slower_pace():
 
 @pytest.mark.parametrize("status", [403, 404])
 def test_no_robots_file_allows_all_whatever_the_error_page_says(status: int):
-    with serving(
-        {"/robots.txt": (status, {}, b"User-agent: *\nDisallow: /"), "/a": (200, {}, b"</html>")}
-    ) as (url, _):
+    with serving({"/robots.txt": (status, {}, b"User-agent: *\nDisallow: /"), "/a": (200, {}, b"</html>")}) as (url, _):
         assert fetcher_for(url).get("a").status == 200
 
 

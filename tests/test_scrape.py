@@ -188,10 +188,7 @@ def test_kill_9_and_a_second_instance(crawled: Path, tmp_path: Path):
 
 
 def test_a_dry_run_counts_and_asks_nobody(crawled: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    assert (
-        main(["--dry_run", "--out", str(tmp_path / "none"), "--from", "2008-01-01", "--to", "2024-12-31"])
-        == 0
-    )
+    assert main(["--dry_run", "--out", str(tmp_path / "none"), "--from", "2008-01-01", "--to", "2024-12-31"]) == 0
     output = capsys.readouterr().out
     assert "6,210" in output and "requests" in output and "1.5 to 2 s" in output
     assert not (tmp_path / "none").exists()

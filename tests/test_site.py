@@ -123,9 +123,7 @@ def test_a_page_is_complete_with_its_end_tag_or_the_end_marker():
     ],
 )
 def test_header_dates(header: str, dates: list[str], printing: int):
-    issue = site.parse_issue_page(
-        as_page(f"<body><b>{header}</b> ΡΙΖΟΣΠΑΣΤΗΣ Σελ. 3 /32 <i>ΠΟΛΙΤΙΚΗ</i></body>")
-    )
+    issue = site.parse_issue_page(as_page(f"<body><b>{header}</b> ΡΙΖΟΣΠΑΣΤΗΣ Σελ. 3 /32 <i>ΠΟΛΙΤΙΚΗ</i></body>"))
     assert (list(issue.dates), issue.printing) == (dates, printing)
     assert (issue.total, issue.section) == (32, "ΠΟΛΙΤΙΚΗ")
 
@@ -172,10 +170,7 @@ def test_a_story_is_read_back_as_it_was_written(encoding: str):
 def test_odd_stories():
     head = "Σάββατο 3 Μάρτη 2018 <b>ΡΙΖΟΣΠΑΣΤΗΣ</b> Σελίδα 4<br>ΔΙΕΘΝΗ"
     assert site.parse_story(as_page(f"<body>{head}<p>No article</p></html>")) is None
-    assert (
-        site.parse_story(as_page(f"<body>{head}<div class='story_body'> <div class='image'>x</div></div>"))
-        is None
-    )
+    assert site.parse_story(as_page(f"<body>{head}<div class='story_body'> <div class='image'>x</div></div>")) is None
     untitled = site.parse_story(as_page(f"<body>{head}<div class='story_body'>Κείμενο<br>δύο</div></body>"))
     assert untitled and (untitled.title, untitled.text, untitled.page) == ("", "Κείμενο\nδύο", 4)
     body = """<div class="title3">ΑΘΗΝΑ</div><div class="title1">Τίτλος<br>σε δύο</div>

@@ -98,9 +98,7 @@ class Newspaper:
         edition = known[edition_number] if edition_number else editions[0]
         if not 1 <= number <= edition.total:
             return None
-        shown = (
-            edition.articles if number == 1 else [a for a in edition.articles if edition.page_of(a) == number]
-        )
+        shown = edition.articles if number == 1 else [a for a in edition.articles if edition.page_of(a) == number]
         section = "ΠΡΩΤΗ ΣΕΛΙΔΑ" if number == 1 else shown[0]["section"] if shown else "ΚΕΝΗ"
         items = [_teaser(edition, article) if number == 1 else _item(article) for article in shown]
         links = [_page_link(edition, other, str(other)) for other in range(1, edition.total + 1)]
@@ -118,14 +116,8 @@ class Newspaper:
         edition, article = self.of_story[number]
         caption = escape(f"Από το θέμα: {article['title']}")
         photo = f"<div class='image'><img alt='{caption}'/><br/>{caption}<br/>Eurokinissi<br/>{caption}</div>"
-        kicker = (
-            f"<div align='center' class='title1'>{escape(article['kicker'])}</div>"
-            if article["kicker"]
-            else ""
-        )
-        title = (
-            f"<div align='center' class='title2'>{escape(article['title'])}</div>" if article["title"] else ""
-        )
+        kicker = f"<div align='center' class='title1'>{escape(article['kicker'])}</div>" if article["kicker"] else ""
+        title = f"<div align='center' class='title2'>{escape(article['title'])}</div>" if article["title"] else ""
         paragraphs = "".join(f"<p>{escape(part)}</p>\n" for part in article["text"].split("\n\n"))
         byline = f"<div class='author'>{escape(article['byline'])}</div>" if article["byline"] else ""
         page = edition.page_of(article)
@@ -147,9 +139,7 @@ class Newspaper:
             f"<br/>{len(article['text'].split())} λέξεις, σελ.: {edition.page_of(article)}</p>"
             for article in edition.articles[REPORTAGES.index(name) :: len(REPORTAGES)]
         ]
-        return _html(
-            f"<div class='date'>{_date_line(edition)}</div>{_MASTHEAD}<div>{name}</div>{''.join(items)}"
-        )
+        return _html(f"<div class='date'>{_date_line(edition)}</div>{_MASTHEAD}<div>{name}</div>{''.join(items)}")
 
 
 _MASTHEAD = "<a name='top'></a><a href='/'><img alt='ΡΙΖΟΣΠΑΣΤΗΣ' src='logo.gif'/></a><div>ΡΙΖΟΣΠΑΣΤΗΣ</div>"
@@ -260,9 +250,7 @@ class StandIn:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._server.shutdown()
         self._server.server_close()
 
@@ -304,9 +292,7 @@ class StandIn:
             text = self.newspaper.reportage(number["id"], values.get("reportage", ""))
         elif name == "page.do":
             day, month, year = map(int, values["publDate"].split("/"))
-            text = self.newspaper.page(
-                date(year, month, day).isoformat(), number["pageNo"] or 1, number["id"]
-            )
+            text = self.newspaper.page(date(year, month, day).isoformat(), number["pageNo"] or 1, number["id"])
         return 200, "text/html", text or "<html><body>Δε βρέθηκε σελίδα.</body></html>"
 
 
@@ -318,21 +304,13 @@ def read_articles(path: str | Path) -> list[Article]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data.demo.standin", description="Serve the embedded newspaper."
-    )
-    parser.add_argument(
-        "--articles", default="data/demo/articles.jsonl", help="JSON lines (default: %(default)s)"
-    )
+    parser = argparse.ArgumentParser(prog="python -m data.demo.standin", description="Serve the embedded newspaper.")
+    parser.add_argument("--articles", default="data/demo/articles.jsonl", help="JSON lines (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="on 127.0.0.1 (default: %(default)s)")
-    parser.add_argument(
-        "--fault_rate", type=float, default=0.0, help="share of requests that fail (default: none)"
-    )
+    parser.add_argument("--fault_rate", type=float, default=0.0, help="share of requests that fail (default: none)")
     options = parser.parse_args(argv)
     try:
-        standin = StandIn(
-            read_articles(options.articles), port=options.port, faults=Faults(rate=options.fault_rate)
-        )
+        standin = StandIn(read_articles(options.articles), port=options.port, faults=Faults(rate=options.fault_rate))
     except OSError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1

@@ -86,9 +86,7 @@ def _gaps(weekdays: dict[str, Counter[int]], per_issue: Counter[str]) -> Iterato
     for year in sorted({day[:4] for day in per_issue}):
         issues = {day: count for day, count in per_issue.items() if day.startswith(year)}
         median = statistics.median(issues.values())
-        low += [
-            f"{day} ({count})" for day, count in sorted(issues.items()) if count < LOW_ISSUE_SHARE * median
-        ]
+        low += [f"{day} ({count})" for day, count in sorted(issues.items()) if count < LOW_ISSUE_SHARE * median]
     yield f"issues below {LOW_ISSUE_SHARE:.0%} of their year's median of stories: {', '.join(low) or 'none'}"
 
 

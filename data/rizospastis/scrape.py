@@ -88,9 +88,7 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--from {options.first} is later than --to {options.last}; exchange them")
     if options.last >= date.today().isoformat():
         yesterday = date.today() - timedelta(1)
-        raise ValueError(
-            f"--to {options.last} is not over, its issue may still change; go to {yesterday} at most"
-        )
+        raise ValueError(f"--to {options.last} is not over, its issue may still change; go to {yesterday} at most")
     if not options.base_url.startswith(("http://", "https://")):
         raise ValueError(f"--base_url {options.base_url!r} is no web address; write it as {site.BASE_URL}")
     if min(options.limit, options.reportage_every) < 0:
@@ -143,9 +141,7 @@ def _crawl_with_progress(store: RawStore, fetcher: Fetcher, options: argparse.Na
             done = (date.fromisoformat(request.day) - date.fromisoformat(options.first)).days
             bar.update(max(0, min(done, len(days)) - bar.n))
             seconds = bar.format_dict["elapsed"]
-            bar.set_postfix(
-                {**shown, "req/s": f"{fetcher.requests / seconds if seconds else 0:.2f}"}, refresh=False
-            )
+            bar.set_postfix({**shown, "req/s": f"{fetcher.requests / seconds if seconds else 0:.2f}"}, refresh=False)
 
         walk = Walk(options.reportage_every)
         is_done = crawl(store, fetcher, walk, options.first, options.last, options.limit, on_done)
@@ -165,17 +161,13 @@ def _dry_run(options: argparse.Namespace) -> int:
                 for kind in ("day", "page", "reportage", "story")
             }
         asked = sum(kinds["day"].values()) - kinds["day"].get(TODO, 0)
-        queued = sum(
-            counts.get(TODO, 0) + counts.get(ERROR, 0) for kind, counts in kinds.items() if kind != "day"
-        )
+        queued = sum(counts.get(TODO, 0) + counts.get(ERROR, 0) for kind, counts in kinds.items() if kind != "day")
     unknown = total - asked
     per_day = 1 + site.ISSUES_PER_DAY * (site.PAGES_PER_ISSUE - 1 + site.STORIES_PER_ISSUE)
     requests = queued + round(unknown * per_day)
     seconds = requests * options.delay * (1 + JITTER / 2)
     print(f"days      {total:10,}  of them asked for already {asked:,}")
-    print(
-        f"requests  {requests:10,}  in the queue {queued:,}, estimated for other days {requests - queued:,}"
-    )
+    print(f"requests  {requests:10,}  in the queue {queued:,}, estimated for other days {requests - queued:,}")
     pause = f"{options.delay:g} to {options.delay * (1 + JITTER):g} s"
     print(f"time      {seconds / 86400:10.1f}  days, with {pause} between requests")
     return 0

@@ -65,9 +65,7 @@ class Walk:
             "pages": issue.total,
             "section": issue.section,
         }
-        note |= {
-            name: value for name, value in (("printing", issue.printing), ("insert", issue.insert)) if value
-        }
+        note |= {name: value for name, value in (("printing", issue.printing), ("insert", issue.insert)) if value}
         if not issue.dates:
             return Answer("no_issue")
         if wanted not in issue.dates:
@@ -76,9 +74,7 @@ class Walk:
         links = [_story_request(story_id, day) for story_id in issue.stories]
         is_first = kind == "day" or int(place[-1]) == 1
         if is_first:
-            links += [
-                _page_request(filed, issue.edition, number, day) for number in range(2, issue.total + 1)
-            ]
+            links += [_page_request(filed, issue.edition, number, day) for number in range(2, issue.total + 1)]
         if kind == "day":
             links += [_page_request(filed, edition, 1, day) for edition in issue.other_editions]
             links += self._reportages(issue.edition, filed, day)
@@ -90,9 +86,7 @@ class Walk:
         every = self._reportage_every
         if edition and every and date.fromisoformat(filed).toordinal() % every == 0:
             for name in site.REPORTAGES:
-                yield Request(
-                    f"reportage/{edition:06d}/{name}", site.reportage_url(edition, name), day, _REPORTAGE
-                )
+                yield Request(f"reportage/{edition:06d}/{name}", site.reportage_url(edition, name), day, _REPORTAGE)
 
 
 def _judge_story(page: Page, days: Sequence[str]) -> Answer:
@@ -112,6 +106,4 @@ def _story_request(story_id: int, day: str) -> Request:
 
 
 def _page_request(filed: str, edition: int, number: int, day: str) -> Request:
-    return Request(
-        f"page/{filed}/{edition:06d}/{number:03d}", site.page_url(filed, edition, number), day, _PAGE
-    )
+    return Request(f"page/{filed}/{edition:06d}/{number:03d}", site.page_url(filed, edition, number), day, _PAGE)
