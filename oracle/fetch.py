@@ -21,6 +21,7 @@ import requests
 import urllib3
 from protego import Protego
 
+from oracle.cli import UsageError, UserError
 from oracle.rawstore import Page
 
 AGENT = "nanoOracle"  # the name that robots.txt rules may be written for
@@ -56,7 +57,7 @@ class StopRequestedError(Exception):
     """The person asked to stop; what is underway stays in the queue."""
 
 
-class CrawlError(Exception):
+class CrawlError(UserError):
     """The crawl cannot go on now; the message says why and what to do. Everything fetched is safe."""
 
 
@@ -131,7 +132,7 @@ class Fetcher:
     """Asks one site, named by `base_url` and the further `hosts` (with their subdomains), for pages.
 
     `contact` (a mail or web address) goes into the User-Agent; `delay` is in seconds. `log` may be
-    set to hear of every request: time, address, status, seconds, bytes, error. Raises ValueError for a
+    set to hear of every request: time, address, status, seconds, bytes, error. Raises UsageError for a
     contact or a delay that no site should have to accept.
     """
 
@@ -149,7 +150,7 @@ class Fetcher:
         is_local = _is_loopback(urlsplit(base_url).hostname or "")
         check_contact(contact)
         if delay < (0 if is_local else DELAY_FLOOR):
-            raise ValueError(f"a delay of {delay:g} s is too short for {base_url}; give {DELAY_FLOOR:g} s or more")
+            raise UsageError(f"a delay of {delay:g} s is too short for {base_url}; give {DELAY_FLOOR:g} s or more")
         self.pace = Pace(delay, stop or Stop())
         self._base = base_url.rstrip("/") + "/"
         self._hosts = () if is_local else tuple(hosts)  # a stand-in must not lead to the real site
@@ -288,11 +289,11 @@ class Fetcher:
 
 
 def check_contact(contact: str) -> None:
-    """Raise ValueError unless the site's owners can reach a person at `contact`."""
+    """Raise UsageError unless the site's owners can reach a person at `contact`."""
     local, at, domain = contact.partition("@")
     is_mail = bool(local and at and "." in domain)
     if not (is_mail or contact.startswith(("http://", "https://"))) or not contact.isprintable() or " " in contact:
-        raise ValueError(
+        raise UsageError(
             f"contact {contact!r} is no mail or web address; give one where the site's owners can reach you"
         )
 

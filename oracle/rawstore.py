@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from oracle.cli import UserError
+
 TODO, STORED, ERROR, DISALLOWED = "todo", "stored", "error", "disallowed"
 
 _SCHEMA = """
@@ -86,7 +88,7 @@ class Entry:
 class RawStore:
     """The raw pages in folder `path`. Any number may read; one may write (`write=True`).
 
-    Raises ValueError if there is nothing to read, or if another process is writing.
+    Raises UserError if there is nothing to read, or if another process is writing.
     """
 
     def __init__(self, path: str | Path, write: bool = False) -> None:
@@ -98,7 +100,7 @@ class RawStore:
             (self.path / "pages").mkdir(parents=True, exist_ok=True)
             self._lock = _take_lock(self.path)
         elif not ledger.is_file():
-            raise ValueError(f"{self.path} holds no raw pages (no ledger.sqlite); fetch some, or name the right folder")
+            raise UserError(f"{self.path} holds no raw pages (no ledger.sqlite); fetch some, or name the right folder")
         self._db = sqlite3.connect(ledger, timeout=60, isolation_level=None)
         if write:
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -126,7 +128,7 @@ class RawStore:
     def pages(self, prefix: str = "", states: Sequence[str] = ()) -> Iterator[Page]:
         """Every stored page whose key starts with `prefix` (and whose state is one of `states`), by key.
 
-        Raises ValueError naming the record if an archive was damaged.
+        Raises UserError naming the record if an archive was damaged.
         """
         wanted = f" AND state IN ({','.join('?' * len(states))})" if states else ""
         query = f"{_PLACE} AND key >= ? AND key < ?{wanted} ORDER BY key"
@@ -261,7 +263,7 @@ class RawStore:
         try:
             about, body = _unpack(gzip.decompress(record))
         except (OSError, EOFError, ValueError, zlib.error) as problem:
-            raise ValueError(
+            raise UserError(
                 f"{self._archive(pack)} is damaged at byte {offset} ({key}: {problem}); bring back a copy"
             ) from problem
         return Page(
@@ -344,7 +346,7 @@ def _take_lock(folder: Path) -> sqlite3.Connection:
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError:
         lock.close()
-        raise ValueError(
+        raise UserError(
             f"{folder} is being written by another run; stop that one, wait for it, or name another folder"
         ) from None
     return lock

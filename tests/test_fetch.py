@@ -244,7 +244,7 @@ def test_a_body_that_drips_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch)
             fetcher.get(STORY)
 
 
-def test_final_answers_and_refusals():
+def test_final_answers_and_refusals() -> None:
     table: dict[str, tuple[int, dict[str, str], bytes]] = {}
     table |= {f"/{status}": (status, {}, b"") for status in (404, 410, 403, 400)}
     table["/moved"] = (301, {"Location": "/new?id=1"}, b"")

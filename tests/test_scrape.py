@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from datetime import date, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -16,15 +17,22 @@ from data.demo.faults import Faults
 from data.demo.standin import StandIn, story_id
 from data.rizospastis import report, site
 from data.rizospastis.scrape import main
+from oracle import cli
 from oracle.rawstore import RawStore
 from tests.newspaper import ARTICLES, SITE, article
 
 FIRST, LAST = "2018-03-01", "2018-03-11"
 
 
+def exit_code(*arguments: str) -> int:
+    """What the shell sees of the command."""
+    with patch.object(sys, "argv", ["scrape", *arguments]):
+        return cli.run(main)
+
+
 def run(standin: StandIn, out: Path, *more: str, first: str = FIRST, last: str = LAST) -> int:
     base = ["--from", first, "--to", last, "--out", str(out), "--base_url", standin.base_url]
-    return main([*base, "--delay", "0", "--contact", "me@example.org", "--reportage_every", "1", *more])
+    return exit_code(*base, "--delay", "0", "--contact", "me@example.org", "--reportage_every", "1", *more)
 
 
 def stored(out: Path) -> list[tuple[str, int, bytes]]:
@@ -177,7 +185,7 @@ def test_kill_9_and_a_second_instance(crawled: Path, tmp_path: Path):
     with StandIn(ARTICLES, **SITE) as standin:  # type: ignore[arg-type]
         process = scrape(standin, tmp_path, delay=0.05)
         wait_for_requests(standin, 8)
-        assert run(standin, tmp_path) == 2  # another instance is refused
+        assert run(standin, tmp_path) == 1  # another instance is refused
         os.kill(process.pid, signal.SIGKILL)
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
@@ -188,16 +196,16 @@ def test_kill_9_and_a_second_instance(crawled: Path, tmp_path: Path):
 
 
 def test_a_dry_run_counts_and_asks_nobody(crawled: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    assert main(["--dry_run", "--out", str(tmp_path / "none"), "--from", "2008-01-01", "--to", "2024-12-31"]) == 0
+    assert exit_code("--dry_run", "--out", str(tmp_path / "none"), "--from", "2008-01-01", "--to", "2024-12-31") == 0
     output = capsys.readouterr().out
     assert "6,210" in output and "requests" in output and "1.5 to 2 s" in output
     assert not (tmp_path / "none").exists()
-    assert main(["--dry_run", "--out", str(crawled), "--from", FIRST, "--to", LAST]) == 0
+    assert exit_code("--dry_run", "--out", str(crawled), "--from", FIRST, "--to", LAST) == 0
     assert capsys.readouterr().out.split("\n")[1].split()[1] == "0"
 
 
 def test_stories_are_written_as_json_lines(crawled: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["--parse", "--out", str(crawled)]) == 0
+    assert exit_code("--parse", "--out", str(crawled)) == 0
     lines = (crawled / "stories.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == len(ARTICLES)
     assert json.loads(lines[0])["url"] == "https://www.rizospastis.gr/story.do?id=2018030201"
@@ -205,7 +213,7 @@ def test_stories_are_written_as_json_lines(crawled: Path, capsys: pytest.Capture
 
 
 def test_the_report_tells_what_is_there_and_what_is_not(crawled: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["--report", "--out", str(crawled), "--from", FIRST, "--to", LAST]) == 0
+    assert exit_code("--report", "--out", str(crawled), "--from", FIRST, "--to", LAST) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("2018-03") and lines[2].startswith("2018 ")
     numbers = dict(zip(lines[0].split(), map(int, lines[1].split()[1:]), strict=True))
@@ -228,13 +236,17 @@ def test_the_report_tells_what_is_there_and_what_is_not(crawled: Path, capsys: p
         (["--contact", "me@example.org", "--delay", "0.2"], "give 1 s or more"),
         (["--base_url", "rizospastis.gr"], "is no web address"),
         (["--limit", "-1"], "must be 0 or more"),
-        (["--report", "--out", "no/such/folder"], "holds no raw pages"),
     ],
 )
 def test_wrong_usage_is_one_sentence(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
-    assert main(arguments) == 2
+    assert exit_code(*arguments) == 2
     errors = capsys.readouterr().err
     assert message in errors and errors.count("\n") == 1
+
+
+def test_a_folder_without_pages_has_no_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert exit_code("--report", "--out", str(tmp_path)) == 1
+    assert "holds no raw pages" in capsys.readouterr().err
 
 
 def test_a_site_that_is_down_ends_the_run_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.demo.standin import Newspaper, story_id
+from data.demo.standin import Newspaper, read_articles, story_id
 from data.rizospastis import site
 from data.rizospastis.site import Address, parse_address
 from data.rizospastis.walk import Walk
@@ -139,6 +139,21 @@ def test_a_page_says_which_stories_and_editions_it_leads_to():
     issue = site.parse_issue_page(as_page(html, "http://x/page.do?publDate=2/3/2018"))
     assert (issue.edition, issue.other_editions, issue.total) == (17001, (17002,), 3)
     assert issue.stories == (5, 4)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1253"])
+def test_the_embedded_newspaper_is_read_back_as_it_was_written(encoding: str):
+    articles = read_articles("data/demo/articles.jsonl")
+    newspaper = Newspaper(articles, [], {})
+    for wanted in articles:
+        html = newspaper.story(story_id(wanted))
+        assert html
+        url = f"http://127.0.0.1:9/story.do?id={story_id(wanted)}"
+        story = site.parse_story(as_page(html.encode(encoding, "xmlcharrefreplace"), url))
+        assert story
+        assert (story.kicker, story.title, story.author) == (wanted["kicker"], wanted["title"], wanted["byline"])
+        assert (story.section, story.date) == (wanted["section"], wanted["date"])
+        assert story.text.split() == wanted["text"].split()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1253"])

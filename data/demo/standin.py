@@ -9,6 +9,7 @@ paper, which print no date.
 """
 
 import argparse
+import contextlib
 import json
 import re
 import sys
@@ -26,6 +27,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from data.demo.faults import Faults, send, send_fault
+from oracle import cli
 
 Article = Mapping[str, Any]
 
@@ -302,26 +304,20 @@ def read_articles(path: str | Path) -> list[Article]:
         return [json.loads(line) for line in file]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> None:
     """Serve until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m data.demo.standin", description="Serve the embedded newspaper.")
-    parser.add_argument("--articles", default="data/demo/articles.jsonl", help="JSON lines (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="on 127.0.0.1 (default: %(default)s)")
-    parser.add_argument("--fault_rate", type=float, default=0.0, help="share of requests that fail (default: none)")
+    add = parser.add_argument
+    add("--articles", default="data/demo/articles.jsonl", help="JSON lines (default: %(default)s)")
+    add("--port", type=int, default=8000, help="on 127.0.0.1 (default: %(default)s)")
+    add("--fault_rate", type=float, default=0.0, help="share of requests that fail (default: none)")
     options = parser.parse_args(argv)
-    try:
-        standin = StandIn(read_articles(options.articles), port=options.port, faults=Faults(rate=options.fault_rate))
-    except OSError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 1
-    with standin:
-        print(f"{len(standin.newspaper.editions)} issues at {standin.base_url}; stop with Ctrl-C")
-        try:
+    articles = read_articles(options.articles)
+    with StandIn(articles, port=options.port, faults=Faults(rate=options.fault_rate)) as standin:
+        print(f"{len(standin.newspaper.editions)} issues at {standin.base_url}; stop with Ctrl-C", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
-        except KeyboardInterrupt:
-            return 0
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(main))

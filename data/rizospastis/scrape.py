@@ -8,7 +8,6 @@ no more of them than where to go next; `--parse` and `--report` work on what is 
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,29 +19,31 @@ from tqdm import tqdm
 from data.rizospastis import site
 from data.rizospastis.report import report
 from data.rizospastis.walk import Walk, day_request, days_between
+from oracle import cli
+from oracle.cli import UsageError
 from oracle.crawl import crawl
-from oracle.fetch import DELAY, JITTER, CrawlError, Fetcher, stop_on_signals
+from oracle.fetch import DELAY, JITTER, Fetcher, stop_on_signals
 from oracle.rawstore import DISALLOWED, ERROR, TODO, RawStore, Request
+from oracle.shards import atomic_file
 
 DEFAULT_OUT = Path("data/rizospastis/raw")
 REPORTAGE_EVERY = 10  # days; coprime to 7, so that every weekday is sampled
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0 when done or stopped, 1 if the crawl gave up, 2 for wrong usage."""
+def main(argv: Sequence[str]) -> None:
+    """Fetch, or work on what was fetched. Raises UsageError, and CrawlError if the crawl had to give up."""
     options = _parser().parse_args(argv)
-    try:
-        _check(options)
-        if options.report or options.parse:
-            with RawStore(options.out) as store:
-                return _write_stories(store, options.out) if options.parse else _print_report(store, options)
-        return _dry_run(options) if options.dry_run else _fetch(options)
-    except ValueError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
-    except (CrawlError, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 1
+    _check(options)
+    if options.parse or options.report:
+        with RawStore(options.out) as store:
+            if options.parse:
+                _write_stories(store, options.out)
+            else:
+                print(*report(store, options.first, options.last), sep="\n")
+    elif options.dry_run:
+        _dry_run(options)
+    else:
+        _fetch(options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,19 +84,19 @@ def _check(options: argparse.Namespace) -> None:
             setattr(options, name, date.fromisoformat(getattr(options, name)).isoformat())
         except ValueError:
             given = getattr(options, name)
-            raise ValueError(f"{given!r} is no day; write days as 2008-01-31") from None
+            raise UsageError(f"{given!r} is no day; write days as 2008-01-31") from None
     if options.first > options.last:
-        raise ValueError(f"--from {options.first} is later than --to {options.last}; exchange them")
+        raise UsageError(f"--from {options.first} is later than --to {options.last}; exchange them")
     if options.last >= date.today().isoformat():
         yesterday = date.today() - timedelta(1)
-        raise ValueError(f"--to {options.last} is not over, its issue may still change; go to {yesterday} at most")
+        raise UsageError(f"--to {options.last} is not over, its issue may still change; go to {yesterday} at most")
     if not options.base_url.startswith(("http://", "https://")):
-        raise ValueError(f"--base_url {options.base_url!r} is no web address; write it as {site.BASE_URL}")
+        raise UsageError(f"--base_url {options.base_url!r} is no web address; write it as {site.BASE_URL}")
     if min(options.limit, options.reportage_every) < 0:
-        raise ValueError("--limit and --reportage_every must be 0 or more")
+        raise UsageError("--limit and --reportage_every must be 0 or more")
 
 
-def _fetch(options: argparse.Namespace) -> int:
+def _fetch(options: argparse.Namespace) -> None:
     with stop_on_signals() as stop:
         fetcher = Fetcher(
             options.base_url,
@@ -121,7 +122,6 @@ def _fetch(options: argparse.Namespace) -> int:
         print(f"{errors} pages could not be had; the same command asks for them again")
     else:
         print(f"complete: {options.first} to {options.last} is in {options.out}")
-    return 0
 
 
 def _crawl_with_progress(store: RawStore, fetcher: Fetcher, options: argparse.Namespace) -> bool:
@@ -150,7 +150,7 @@ def _crawl_with_progress(store: RawStore, fetcher: Fetcher, options: argparse.Na
     return is_done
 
 
-def _dry_run(options: argparse.Namespace) -> int:
+def _dry_run(options: argparse.Namespace) -> None:
     """Print what a run would do; what the ledger does not know yet is estimated from the paper's habits."""
     total = len(list(days_between(options.first, options.last)))
     asked, queued = 0, 0
@@ -170,34 +170,19 @@ def _dry_run(options: argparse.Namespace) -> int:
     print(f"requests  {requests:10,}  in the queue {queued:,}, estimated for other days {requests - queued:,}")
     pause = f"{options.delay:g} to {options.delay * (1 + JITTER):g} s"
     print(f"time      {seconds / 86400:10.1f}  days, with {pause} between requests")
-    return 0
 
 
-def _print_report(store: RawStore, options: argparse.Namespace) -> int:
-    for line in report(store, options.first, options.last):
-        print(line)
-    return 0
-
-
-def _write_stories(store: RawStore, out: Path) -> int:
+def _write_stories(store: RawStore, out: Path) -> None:
     """Write one JSON object per article, sorted by id, in one atomic step."""
     target, count = out / "stories.jsonl", 0
-    temporary = target.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with atomic_file(target) as file:
         for story in site.stories(store):
-            about = {
-                **asdict(story),
-                "url": f"{site.BASE_URL}/{site.story_url(story.story_id)}",
-                "parser_version": site.PARSER_VERSION,
-            }
-            file.write(json.dumps(about, ensure_ascii=False) + "\n")
+            url = f"{site.BASE_URL}/{site.story_url(story.story_id)}"
+            about = {**asdict(story), "url": url, "parser_version": site.PARSER_VERSION}
+            file.write(json.dumps(about, ensure_ascii=False).encode() + b"\n")
             count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(target)
     print(f"{count:,} stories in {target}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(main))

@@ -32,6 +32,7 @@ CENTURY_PIVOT = 50  # two-digit years: 02 is 2002, 96 is 1996
 
 STORY_BODY = "story_body"  # class of the article's text
 TITLE_CLASS = re.compile(r"^title")  # classes of title, kicker, subtitle
+KICKER_CAPITALS = 0.8  # share of capitals among its letters: «1ο ΔΗΜΟΤΙΚΟ» is one (guess)
 IMAGE_CLASS = "image"  # class of a photo with its credit and caption
 AUTHOR_CLASS = re.compile(r"^author")  # guess
 MASTHEAD = "ΡΙΖΟΣΠΑΣΤΗΣ"
@@ -356,8 +357,13 @@ def _titles(body: Tag) -> tuple[str, str, str]:
     """Kicker, title, subtitle: of several lines of the title family a first one in capitals is the kicker."""
     found = [tag for tag in body.find_all_previous(class_=TITLE_CLASS) if tag not in list(body.parents)]
     lines = [line for tag in reversed(found) if (line := _line(tag))]
-    kicker = lines.pop(0) if len(lines) > 1 and lines[0] == lines[0].upper() else ""
+    kicker = lines.pop(0) if len(lines) > 1 and _is_in_capitals(lines[0]) else ""
     return kicker, lines[0] if lines else "", " ".join(lines[1:])
+
+
+def _is_in_capitals(line: str) -> bool:
+    letters = [character for character in line if character.isalpha()]
+    return sum(map(str.isupper, letters)) >= KICKER_CAPITALS * len(letters)
 
 
 def _edition_name(soup: BeautifulSoup, insert: str, printing: int) -> str:
