@@ -5,7 +5,7 @@ shingles of their normal forms have a Jaccard similarity of at least 0.8. MinHas
 Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3) proposes pairs and the true
 similarity decides: nothing is dropped on an estimate.
 
-One pass over the documents, in as many processes as there are cores. A document leaves about 300 bytes in
+One pass over the documents, in as many processes as there are cores. A document leaves some 600 bytes in
 memory, and in a temporary file its shingles, 4 bytes each, which are read again for candidates only: the
 texts are never all in memory.
 """
@@ -39,6 +39,7 @@ _SEED = 1
 _LEAK_SEED = 2
 _DIGEST_BYTES = 16
 _CHUNK_CHARACTERS = 1 << 20  # what one process is given at a time
+_MAX_WORKERS = 16  # about as many as one process can feed; each takes some 110 MB
 _BLOCK = 4096  # shingles hashed at once: even a book's N_HASHES x _BLOCK x 4 bytes stay in a core's cache
 
 _ACCENTS = re.compile("[\u0300-\u036f]+")
@@ -72,8 +73,8 @@ def clusters(
     A group is connected, not complete: if A resembles B and B resembles C, the three are together. The
     longest text (in characters) comes first, of equally long ones the first given: give documents in order of
     date. The others follow in the order given. `documents` is read once; the result does not depend on
-    `workers` (processes; None: one per core). Raises ValueError for an id given twice and for a threshold
-    outside [MIN_THRESHOLD, 1].
+    `workers` (processes; None: one per core, 16 at most). Raises ValueError for an id given twice and for a
+    threshold outside [MIN_THRESHOLD, 1].
     """
     _check_threshold(threshold)
     with closing(_Index(_SEED)) as index:
@@ -264,7 +265,7 @@ def _signed(
     chunks: Iterable[tuple[list[str], list[str]]], seed: int, workers: int | None
 ) -> Iterator[tuple[list[str], tuple[_Signatures, bytes]]]:
     """Yield the ids of every chunk with what `_sign` says of its texts, in order."""
-    workers = workers or _cores()
+    workers = workers or _default_workers()
     if workers == 1:
         yield from ((ids, _sign(texts, seed)) for ids, texts in chunks)
         return
@@ -340,5 +341,6 @@ def _odd_numbers(seed: int, n: int, bits: int) -> np.ndarray:
     return (drawn >> np.uint64(64 - bits) | np.uint64(1)).astype(f"uint{bits}")
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _default_workers() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MAX_WORKERS)
