@@ -53,9 +53,10 @@ def documents(originals: list[str], megabytes: float, seed: int = 0) -> Iterator
 
 
 def peak_megabytes() -> float:
-    """The most memory this process has held so far."""
+    """The most memory that this process, and the largest of those it started, have held so far."""
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    parts = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(resource.getrusage(part).ru_maxrss for part in parts) * unit / 1e6
 
 
 def measure(raw: Path, megabytes: float, dedup: bool) -> dict[str, float]:

@@ -7,27 +7,10 @@ the old spelling («δουλιά»). There is no lower-casing, no accent strippi
 
 import re
 
-# Letters of Greek for a regular expression: monotonic, archaic, polytonic.
-GREEK = (
-    "\u0370-\u0373\u0376\u0377\u037b-\u037d\u037f\u0386\u0388-\u03e1\u03f3"
-    "\u1f00-\u1fbc\u1fc2-\u1fcc\u1fd0-\u1fdb\u1fe0-\u1fec\u1ff2-\u1ffc"
-)
+from oracle.alphabets import TWINS
+
+GREEK = TWINS["GREEK"].letters
 _LOWER = "ά-ώϊϋΐΰα-ω\u1f00-\u1fff"
-
-# Letters drawn alike in both alphabets, in the same order. Of the small letters only o and v: α, ε, ι, κ, ρ,
-# υ, χ are told apart in most typefaces and are not typed for each other.
-_LATIN_ALIKE = "ABEZHIKMNOPTYXov"
-_GREEK_ALIKE = "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧον"
-_TO_GREEK = str.maketrans(_LATIN_ALIKE, _GREEK_ALIKE)
-_TO_LATIN = str.maketrans(_GREEK_ALIKE, _LATIN_ALIKE)
-
-_MIXED_TOKEN = re.compile(f"(?=[^\\W\\d_]*[A-Za-z])(?=[^\\W\\d_]*[{GREEK}])[^\\W\\d_]+")
-_ALPHABET_BORDER = re.compile(f"[A-Za-z][{GREEK}]|[{GREEK}][A-Za-z]")
-_ROMAN_NUMERAL = re.compile("[IXΙΧ]+")
-_LATIN_OWN = re.compile(f"[^\\W\\d_{GREEK}{_LATIN_ALIKE}]")
-_GREEK_OWN = re.compile(f"(?![{_GREEK_ALIKE}])[{GREEK}]")
-_GREEK_LETTER = re.compile(f"[{GREEK}]")
-_LATIN_LETTER = re.compile("[A-Za-z]")
 
 # «H Λα Κορούνια»: a Latin H or O that opens a sentence before a Greek word is the article.
 _LATIN_ARTICLE = re.compile(f'(?m)(^|[.!;…»:]\\s|[«"“(])([HO])(?=[ \\t][«"“]?[{GREEK}])')
@@ -92,37 +75,9 @@ def unify_technical_signs(text: str) -> str:
     return _TECHNICAL.sub(lambda match: match[0].translate({0xB5: "μ", 0x2206: "Δ"}), text)
 
 
-def unify_alphabets(text: str) -> str:
-    """Give every word one alphabet: `Eυρώπη`, `ΠAΟ` get Greek letters, `ΝBC` and `Οscar` Latin ones.
-
-    A word (a run of letters) changes only if it mixes the alphabets and if all its letters of the losing one
-    have a twin; where even that leaves both possible (`Tον`, `NΑΤΟ`) the alphabet of most letters of the text
-    decides. NATO, ΝΑΤΟ and words like `Ωmega` stay.
-    """
-    if not _ALPHABET_BORDER.search(text):
-        return text
-    mostly_greek: bool | None = None
-
-    def unified(match: re.Match[str]) -> str:
-        nonlocal mostly_greek
-        word = match[0]
-        latin, greek = _LATIN_OWN.search(word), _GREEK_OWN.search(word)
-        if latin and greek:
-            return word
-        if latin or greek:
-            return word.translate(_TO_GREEK if greek else _TO_LATIN)
-        if _ROMAN_NUMERAL.fullmatch(word):
-            return word.translate(_TO_LATIN)
-        if mostly_greek is None:
-            mostly_greek = len(_GREEK_LETTER.findall(text)) >= len(_LATIN_LETTER.findall(text))
-        return word.translate(_TO_GREEK if mostly_greek else _TO_LATIN)
-
-    return _MIXED_TOKEN.sub(unified, text)
-
-
 def repair_articles(text: str) -> str:
     """A Latin `H` or `O` opening a sentence before a Greek word is the article Η or Ο."""
-    return _LATIN_ARTICLE.sub(lambda match: match[1] + match[2].translate(_TO_GREEK), text)
+    return _LATIN_ARTICLE.sub(lambda match: match[1] + match[2].translate(TWINS["GREEK"].to_own), text)
 
 
 def drop_photo_credits(text: str) -> str:

@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from oracle.text import fold, misread_share
 
@@ -56,6 +57,11 @@ class Language:
     script: str
     code_page: str
     stop_words: frozenset[str]
+
+    @cached_property
+    def plain_words(self) -> frozenset[str]:
+        """The stop words without accents."""
+        return frozenset(map(fold, self.stop_words))
 
 
 def _language(script: str, code_page: str, stop_words: str) -> Language:
@@ -107,8 +113,8 @@ def script_share(text: str, script: str) -> float:
 
 def guess_language(text: str) -> str:
     """The code in `LANGUAGES` whose small words are most frequent in `text`, or `unknown`."""
-    words = Counter(text.lower().split())
-    hits = {code: sum(words[word] for word in language.stop_words) for code, language in LANGUAGES.items()}
+    words = Counter(fold(text).split())
+    hits = {code: sum(words[word] for word in language.plain_words) for code, language in LANGUAGES.items()}
     best = max(hits, key=lambda code: hits[code])
     return best if hits[best] >= max(MIN_STOP_WORDS, 0.05 * words.total()) else "unknown"
 
@@ -136,7 +142,7 @@ def is_foreign(text: str, language: str) -> bool:
     if len(entry.stop_words & words) >= MIN_STOP_WORDS:
         return False
     # Polytonic Greek («καὶ», «τὸ») has the same small words under other accents.
-    return len(set(map(fold, entry.stop_words)).intersection(map(fold, words))) < MIN_STOP_WORDS
+    return len(entry.plain_words.intersection(map(fold, words))) < MIN_STOP_WORDS
 
 
 def is_figures(text: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from oracle import greek, quality, text
+from oracle import alphabets, greek, quality, text
 
 Document = dict[str, Any]
 
@@ -80,6 +80,7 @@ def _repairs(language: str) -> list[Rule]:
                 "Υ for an apostrophe: Macintosh bytes read as windows-1253.",
                 greek.repair_apostrophe,
             ),
+            Rule("technical_signs", "µ and ∆ that stand for Greek letters.", greek.unify_technical_signs),
         ]
     misread = partial(quality.is_misread, language=language)
     return [
@@ -95,10 +96,12 @@ def _forms(language: str) -> list[Rule]:
         Rule("dots", "One form of the ellipsis: three dots.", text.unify_dots),
         Rule("bullets", "One form of the list item.", text.unify_bullets, fields=("text",)),
     ]
+    script = quality.language_of(language).script
+    if script in alphabets.TWINS:
+        unify = partial(alphabets.unify, script=script)
+        rules.append(Rule("alphabets", "Latin letters in words of another alphabet, and the reverse.", unify))
     if language == "el":
         rules += [
-            Rule("technical_signs", "µ and ∆ that stand for Greek letters.", greek.unify_technical_signs),
-            Rule("alphabets", "Latin letters in Greek words and the reverse.", greek.unify_alphabets),
             Rule("articles", "A Latin H or O for the article.", greek.repair_articles),
             Rule(
                 "photo_credits",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from oracle import greek, text
+from oracle import alphabets, greek, text
 
 RULES = [
     text.normalize,
@@ -22,7 +22,8 @@ RULES = [
     greek.repair_pilcrow,
     greek.repair_apostrophe,
     greek.unify_technical_signs,
-    greek.unify_alphabets,
+    lambda string: alphabets.unify(string, "GREEK"),
+    lambda string: alphabets.unify(string, "CYRILLIC"),
     greek.repair_articles,
     greek.drop_photo_credits,
 ]
@@ -205,12 +206,22 @@ def test_technical_signs():
     ],
 )
 def test_one_alphabet_a_word(raw, clean):
-    assert greek.unify_alphabets(raw) == clean
+    assert alphabets.unify(raw, "GREEK") == clean
 
 
 def test_a_word_of_twins_follows_the_text():
-    assert greek.unify_alphabets("είδα Tον άνθρωπο").split()[1] == "Τον"
-    assert greek.unify_alphabets("the ΤHE word").split()[1] == "THE"
+    assert alphabets.unify("είδα Tον άνθρωπο", "GREEK").split()[1] == "Τον"
+    assert alphabets.unify("the ΤHE word", "GREEK").split()[1] == "THE"
+
+
+def test_a_small_twin_between_greek_words():
+    assert alphabets.unify("είπε o υπουργός", "GREEK") == "είπε ο υπουργός"
+    assert alphabets.unify("the o of Greek: ο", "GREEK") == "the o of Greek: ο"
+
+
+def test_cyrillic_has_twins_too():
+    assert alphabets.unify("Oвe субoте је дoмaћин NATO", "CYRILLIC") == "Ове суботе је домаћин NATO"
+    assert alphabets.unify("рeклa je у субoту", "CYRILLIC") == "рекла је у суботу"
 
 
 def test_latin_article():
