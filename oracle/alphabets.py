@@ -13,7 +13,7 @@ _TO_JUDGE = 0.5  # share of the letters: the alphabet of most of a text decides 
 
 @dataclass(frozen=True)
 class Twins:
-    """An alphabet (`letters`, for a regular expression) and those of its letters that look like Latin ones."""
+    """An alphabet (`letters`, for a regular expression) and its letters that look like Latin ones."""
 
     letters: str
     latin: str

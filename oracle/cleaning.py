@@ -337,10 +337,13 @@ def run(
 
 
 def run_main(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> int:
-    """Run a script's `main`; an error that a person can mend is one line and exit status 1."""
+    """Run a script's `main`; returns the exit status: 2 for wrong usage, 1 for failure, told in one line."""
     try:
         main(argv)
-    except (ValueError, OSError) as problem:
+    except ValueError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except OSError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     return 0

@@ -276,6 +276,14 @@ def test_wrapped_lines_are_joined_and_verse_is_not():
 def test_what_a_user_can_get_wrong_is_one_sentence(tmp_path, capsys, arguments, message):
     (tmp_path / "α.txt").write_text("α", encoding="utf-8")
     given = ["--texts", str(tmp_path), "--out", str(tmp_path / "corpus.jsonl"), *arguments]
-    assert cleaning.run_main(text_folder.main, given) == 1
+    assert cleaning.run_main(text_folder.main, given) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_a_failure_is_one_line_too(capsys):
+    def broken(argv):
+        raise OSError("no space left on device")
+
+    assert cleaning.run_main(broken) == 1
+    assert capsys.readouterr().err == "error: no space left on device\n"

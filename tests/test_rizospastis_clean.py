@@ -80,11 +80,11 @@ def test_a_section_that_no_story_has_is_said(raw, capsys):
 
 def test_wrong_choices_are_one_sentence(raw, capsys):
     given = ["--raw", str(raw), "--out", str(raw / "c.jsonl")]
-    assert cleaning.run_main(clean.main, [*given, "--drop_kinds", "poem"]) == 1
+    assert cleaning.run_main(clean.main, [*given, "--drop_kinds", "poem"]) == 2
     assert "--drop_kinds=poem is unknown; the kinds are front_page" in capsys.readouterr().err
-    assert cleaning.run_main(clean.main, [*given, "--sections", "Α", "--drop_sections", "α"]) == 1
+    assert cleaning.run_main(clean.main, [*given, "--sections", "Α", "--drop_sections", "α"]) == 2
     assert "in --sections and in --drop_sections" in capsys.readouterr().err
-    assert cleaning.run_main(clean.main, ["--raw", str(raw / "nothing"), "--out", "c.jsonl"]) == 1
+    assert cleaning.run_main(clean.main, ["--raw", str(raw / "nothing"), "--out", "c.jsonl"]) == 2
 
 
 def test_a_story_without_a_date_gets_that_of_the_issue(monkeypatch):
