@@ -67,6 +67,7 @@ def _repairs(language: str) -> list[Rule]:
             partial(text.redecode, code_page=code_page),
         )
     ]
+    rules.append(Rule("soft_dashes", "Soft hyphens that stand for dashes.", text.repair_soft_dashes))
     if language == "el":
         rules += [
             Rule(

@@ -25,6 +25,7 @@ _LINE_ENDS = re.compile("\r\n?|\u2028|\u2029|\x85")
 _BLANK_RUNS = re.compile("[ \t]{2,}|\t")
 _LINE_EDGES = re.compile(" ?\n ?")
 _EMPTY_LINES = re.compile("\n{3,}")
+_SOFT_DASHES = re.compile("(?<= )\u00ad(?=\\w)([^\n\u00ad]*)(?<=\\w)\u00ad(?=[ ,.;:!?])")
 _DOTS = re.compile(r"[.…]*…[.…]*|\.{4,}")
 # One or two hyphens opening a line of words. A minus before a digit and a dialogue dash (– —) are something
 # else.
@@ -70,6 +71,14 @@ def tidy_blanks(text: str) -> str:
 def unify_dots(text: str) -> str:
     """The ellipsis sign, and four dots or more, become three dots; one and two dots stay."""
     return _DOTS.sub("...", text)
+
+
+def repair_soft_dashes(text: str) -> str:
+    """Soft hyphens around a parenthesis, on a line, are dashes: some editors wrote byte 0xAD for them.
+
+    Call it before `normalize`, which deletes soft hyphens.
+    """
+    return _SOFT_DASHES.sub(r"-\1-", text)
 
 
 def unify_bullets(text: str) -> str:

@@ -14,6 +14,7 @@ RULES = [
     lambda string: text.redecode(string, "cp1253"),
     text.tidy_blanks,
     text.unify_dots,
+    text.repair_soft_dashes,
     text.unify_bullets,
     text.drop_lost_bytes,
     text.drop_repeated_lines,
@@ -93,6 +94,13 @@ def test_dots(raw, clean):
 )
 def test_bullets_change_only_the_opening_of_a_line(raw, clean):
     assert text.unify_bullets(raw) == clean
+
+
+def test_soft_hyphens_that_are_dashes():
+    spoken = "την πόρτα \u00adείναι αυτή που υπάρχει και τώρα\u00ad και υπήρχε"
+    assert text.repair_soft_dashes(spoken) == "την πόρτα -είναι αυτή που υπάρχει και τώρα- και υπήρχε"
+    hyphenated = "δια\u00adβατή\u00adριο \u00adκαι"
+    assert text.repair_soft_dashes(hyphenated) == hyphenated
 
 
 def test_a_caption_printed_twice_is_printed_once():
