@@ -41,11 +41,6 @@ _CREDIT = re.compile(
 )
 
 _TEASER = re.compile(r"ΣΕΛ\.?\s*[\d,\s\-–]+\.?", re.I)
-_TIME_LINE = re.compile(r"(?:[01]?\d|2[0-9])[.:][0-5]\d(?!\d)")
-# A listing measured 83 % of lines with a time in front, running text none; a diary of events stays below
-# this.
-MAX_TIME_LINE_SHARE = 0.4
-_MIN_TIME_LINES = 3
 
 
 def repair_stray_beta(text: str) -> str:
@@ -88,10 +83,3 @@ def drop_photo_credits(text: str) -> str:
 def is_teaser(text: str) -> bool:
     """Whether the last line sends the reader to a page («ΣΕΛ.  16 - 17»): a teaser, not a story."""
     return bool(_TEASER.fullmatch(text.rstrip().rpartition("\n")[2].strip()))
-
-
-def is_listing(text: str) -> bool:
-    """Whether `MAX_TIME_LINE_SHARE` or more of the lines open with a time: a TV or radio programme."""
-    lines = [line for line in text.split("\n") if line.strip()]
-    timed = sum(bool(_TIME_LINE.match(line.lstrip())) for line in lines)
-    return timed >= _MIN_TIME_LINES and timed >= MAX_TIME_LINE_SHARE * len(lines)

@@ -15,31 +15,33 @@ from functools import cached_property
 
 from oracle.text import fold, misread_share
 
-MIN_WORDS = (
-    25  # the shortest whole items seen are 31 words (a notice); headlines alone and captions are under 20
-)
-MIN_LETTER_WORDS = (
-    0.65  # share of words with a letter; a sports report with inline results has 0.76, a table 0.3
-)
-MIN_SCRIPT_SHARE = (
-    0.7  # share of letters in the language's script; foreign names and titles stay well below the rest
-)
+# Words. The shortest whole items seen have 31 (a notice); headlines and captions have under 20.
+MIN_WORDS = 25
+# Share of words with a letter: a sports report with inline results has 0.76, a table 0.3.
+MIN_LETTER_WORDS = 0.65
+# Share of letters in the language's script: foreign names and titles leave it well above.
+MIN_SCRIPT_SHARE = 0.7
 MIN_STOP_WORDS = 2  # different ones; a list of names and prices has none
+MIN_MEAN_WORD = 3.0  # characters; below: spaced-out capitals (FineWeb-2, Greek)
+MAX_MEAN_WORD = 11.0  # characters; above: glued words (FineWeb-2, Greek)
+
 MIN_LINES_TO_JUDGE = 4  # under this many lines their punctuation says nothing about the text
 PARAGRAPH = 200  # characters: a line of this length is running text, however it ends
 MIN_ENDED_LINES = 0.167  # share of lines that end a sentence (FineWeb-2, Greek); a TV listing has 0.00
-MIN_MEAN_WORD, MAX_MEAN_WORD = (
-    3.0,
-    11.0,
-)  # characters; outside: glued words, spaced-out capitals (FineWeb-2, Greek)
-MAX_MISREAD_SHARE = 0.05  # of the characters; «ΠΑΟΚ» and its like make up to 0.02, a misread page over 0.1
-MAX_LOST_SHARE = 0.001  # of the characters: U+FFFD and C1 controls, bytes that no codec could read
-MIN_WORDS_TO_REPEAT = (
-    50  # FineWeb-2 fitted its n-gram limits to texts of this length; one name twice fills a short one
+# Share of lines that open with a time: 0.83 in a TV listing, none in running text, less in a diary of events.
+MAX_TIME_LINE_SHARE = 0.4
+MIN_TIME_LINES = 3
+
+MAX_MISREAD_SHARE = (
+    0.05  # of the characters: 0.012 at most in real texts («ΝΕΑ ΠΝΟΗ»), over 0.5 in misread ones
 )
+MAX_LOST_SHARE = 0.001  # of the characters: U+FFFD and C1 controls, bytes that no codec could read
+
 MAX_DUPLICATE_LINES = 0.31  # share of lines that stood before in the text (FineWeb-2, Greek)
-# Share of the characters covered by the most frequent n-gram of words, and by all n-grams that repeat one
-# before them.
+# FineWeb-2 fitted its n-gram limits to texts of at least so many words: one name said twice fills a short
+# one.
+MIN_WORDS_TO_REPEAT = 50
+# Share of the characters in the most frequent n-gram of words, and in all n-grams that repeat an earlier one.
 MAX_TOP_NGRAM = {2: 0.194, 3: 0.175, 4: 0.156}  # FineWeb-2, Greek
 MAX_REPEATED_NGRAM = {5: 0.174, 6: 0.163, 7: 0.153, 8: 0.142, 9: 0.130, 10: 0.119}  # FineWeb-2, Greek
 
@@ -47,6 +49,7 @@ MAX_REPEATED_NGRAM = {5: 0.174, 6: 0.163, 7: 0.153, 8: 0.142, 9: 0.130, 10: 0.11
 # close after.
 _ENDS = tuple(".!?;·:…»”\"')]*")
 _LETTER = re.compile(r"[^\W\d_]")
+_TIME_LINE = re.compile(r"(?:[01]?\d|2[0-9])[.:][0-5]\d(?!\d)")
 _LOST = re.compile("[\ufffd\x80-\x84\x86-\x9f]")
 
 
@@ -151,6 +154,13 @@ def is_figures(text: str) -> bool:
     with_letter = sum(bool(_LETTER.search(word)) for word in words)
     mean = sum(map(len, words)) / max(1, len(words))
     return with_letter < MIN_LETTER_WORDS * len(words) or not MIN_MEAN_WORD <= mean <= MAX_MEAN_WORD
+
+
+def is_listing(text: str) -> bool:
+    """Whether `MAX_TIME_LINE_SHARE` or more of the lines open with a time: a TV or radio programme."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    timed = sum(bool(_TIME_LINE.match(line.lstrip())) for line in lines)
+    return timed >= MIN_TIME_LINES and timed >= MAX_TIME_LINE_SHARE * len(lines)
 
 
 def is_list(text: str) -> bool:

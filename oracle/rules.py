@@ -120,15 +120,11 @@ def _forms(language: str) -> list[Rule]:
 
 
 def _filters(language: str) -> list[Rule]:
-    rules = []
-    if language == "el":
-        rules += [
-            drop_if("teaser", "A front-page teaser: it ends by naming a page.", greek.is_teaser),
-            drop_if("listing", "A TV or radio programme.", greek.is_listing),
-        ]
     foreign = partial(quality.is_foreign, language=language)
+    teasers = [drop_if("teaser", "A front-page teaser: it ends by naming a page.", greek.is_teaser)]
     return [
-        *rules,
+        *(teasers if language == "el" else []),
+        drop_if("listing", "A TV or radio programme.", quality.is_listing),
         drop_if("short", f"Fewer than {quality.MIN_WORDS} words.", quality.is_short),
         drop_if("figures", "Figures or broken words rather than prose.", quality.is_figures),
         drop_if("foreign", "Another language, or no running text.", foreign),

@@ -43,6 +43,12 @@ def test_a_notice_of_31_words_passes_and_a_headline_does_not():
     assert quality.is_short("Συγκέντρωση σήμερα στις 9 το πρωί")
 
 
+def test_listings():
+    assert quality.is_listing("ΝΕΤ\n07.00 Ειδήσεις\n08:30 Μουσική\n21.00 Ταινία\n23.10 Δελτίο")
+    assert not quality.is_listing("Η συναυλία αρχίζει.\n21.00 στο πάρκο\nΕίσοδος ελεύθερη\nΟλοι εκεί.")
+    assert quality.is_listing(LISTING)
+
+
 def test_listing_is_a_list():
     assert "list" in verdicts(LISTING)
 

@@ -252,8 +252,6 @@ def test_photo_credits():
     )
 
 
-def test_teasers_and_listings():
+def test_teasers():
     assert greek.is_teaser("Μέτρα σε βάρος του λαού\nΣΕΛ.  16 - 17")
     assert not greek.is_teaser("Δείτε τη σελ. 16 του βιβλίου")
-    assert greek.is_listing("ΝΕΤ\n07.00 Ειδήσεις\n08:30 Μουσική\n21.00 Ταινία\n23.10 Δελτίο")
-    assert not greek.is_listing("Η συναυλία αρχίζει.\n21.00 στο πάρκο\nΕίσοδος ελεύθερη\nΟλοι εκεί.")
