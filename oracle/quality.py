@@ -17,7 +17,7 @@ from oracle.text import fold, misread_share
 
 # Words. The shortest whole items seen have 31 (a notice); headlines and captions have under 20.
 MIN_WORDS = 25
-# Share of words with a letter: a sports report with inline results has 0.76, a table 0.3.
+# Share of words with a letter: a sports report with inline results has 0.76.
 MIN_LETTER_WORDS = 0.65
 # Share of letters in the language's script: foreign names and titles leave it well above.
 MIN_SCRIPT_SHARE = 0.7
