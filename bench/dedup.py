@@ -40,9 +40,7 @@ Documents = list[tuple[str, str]]
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", nargs="+", type=Path, help="JSON lines with a text each, .xz or plain")
     parser.add_argument("--pairs", type=int, default=1000, help="planted copies per level")
     parser.add_argument("--megabytes", type=int, default=100, help="text streamed for speed and memory")
@@ -62,11 +60,7 @@ def read_stories(paths: list[Path]) -> list[str]:
     """Return the texts cut into stories, those in a group of duplicates left out, shuffled."""
     pieces: Documents = []
     for path in paths:
-        with (
-            lzma.open(path, "rt", encoding="utf-8")
-            if path.suffix == ".xz"
-            else path.open(encoding="utf-8") as f
-        ):
+        with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as f:
             for line in f:
                 words, size, start = json.loads(line)["text"].split(), 0, 0
                 for end, word in enumerate(words, 1):
@@ -117,9 +111,7 @@ def edited(text: str, level: float, vocabulary: list[str], rng: random.Random) -
 def planted(stories: list[str], n_pairs: int) -> list[dict[str, float]]:
     """Print and return, per level, which share of the planted pairs each method reports as duplicates."""
     if len(stories) < n_pairs * len(LEVELS):
-        sys.exit(
-            f"{len(stories)} stories for {n_pairs} pairs of each level: give more text or a smaller --pairs."
-        )
+        sys.exit(f"{len(stories)} stories for {n_pairs} pairs of each level: give more text or a smaller --pairs.")
     rng = random.Random(1)
     vocabulary = [word for text in stories[:2000] for word in text.split()]
     documents: Documents = []
@@ -191,10 +183,7 @@ def speed(stories: list[str], rounds: int, megabytes: float = 8) -> dict[str, fl
             work()
             seconds[name].append(time.perf_counter() - start)
     result = {name: size / statistics.median(times) for name, times in seconds.items()}
-    print(
-        f"\n{size:.1f} MB in memory, one process: "
-        + ", ".join(f"{n} {v:.1f} MB/s" for n, v in result.items())
-    )
+    print(f"\n{size:.1f} MB in memory, one process: " + ", ".join(f"{n} {v:.1f} MB/s" for n, v in result.items()))
     return result
 
 
@@ -221,9 +210,7 @@ def streamed(stories: list[str], megabytes: int, rounds: int) -> dict[str, float
     for (_, workers), column in zip(settings, zip(*runs, strict=True), strict=True):
         run = {key: statistics.median(one[key] for one in column) for key in column[0]}
         run["rate"] = run["megabytes"] / run["seconds"]
-        print(
-            f"{run['megabytes']:>9.0f} MB{workers:>12}{run['documents']:>12.0f}{run['groups']:>12.0f}", end=""
-        )
+        print(f"{run['megabytes']:>9.0f} MB{workers:>12}{run['documents']:>12.0f}{run['groups']:>12.0f}", end="")
         print(f"{run['rate']:>12.1f}{run['cpu']:>12.1f}{run['parent_cpu']:>12.1f}", end="")
         print(f"{run['parent']:>12.0f}{run['worker']:>12.0f}")
         medians.append(run)
@@ -289,9 +276,7 @@ def stream_through(path: Path, part: float, workers: int) -> dict[str, float]:
     start, before = time.perf_counter(), os.times()
     groups = clusters(documents(), workers=workers)
     seconds, after = time.perf_counter() - start, os.times()
-    cpu = [now - then for now, then in zip(after, before, strict=True)][
-        :4
-    ]  # user, system; the same of workers
+    cpu = [now - then for now, then in zip(after, before, strict=True)][:4]  # user, system; the same of workers
     # VmHWM, not ru_maxrss: that one is inherited from the process that started this one.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {

@@ -58,9 +58,7 @@ def trafilatura_text(data: bytes) -> str:
     return trafilatura.extract(page, include_comments=False) or ""
 
 
-def measure(
-    name: str, extract: Callable[[bytes], str], pages: list[tuple[bytes, str]]
-) -> dict[str, float | str]:
+def measure(name: str, extract: Callable[[bytes], str], pages: list[tuple[bytes, str]]) -> dict[str, float | str]:
     rows, times = [], []
     for data, reference in pages:
         started = time.perf_counter()
@@ -68,17 +66,14 @@ def measure(
         times.append(time.perf_counter() - started)
         rows.append(compare(text, reference))
     means = {
-        measure: statistics.mean(column)
-        for measure, column in zip(MEASURES, zip(*rows, strict=True), strict=True)
+        measure: statistics.mean(column) for measure, column in zip(MEASURES, zip(*rows, strict=True), strict=True)
     }
     worst = min(min(row) for row in rows)
     return {"extractor": name, **means, "worst": worst, "ms per page": 1000 * statistics.median(times)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted((folder / "text").glob("*.txt"))}

@@ -76,9 +76,7 @@ def _apply(rule: Rule, document: Document, tally: Tally) -> bool:
 
 def _line(document: Document) -> str:
     ordered = dict.fromkeys(FIELDS) | document
-    return json.dumps(
-        {name: None if value == "" else value for name, value in ordered.items()}, ensure_ascii=False
-    )
+    return json.dumps({name: None if value == "" else value for name, value in ordered.items()}, ensure_ascii=False)
 
 
 def _reject(document: Document, rule: str, kept: str | None = None) -> str:
@@ -94,9 +92,7 @@ def _process(items: list[Any], read: Callable[[Any], Iterable[Document]], rules:
         for document in found:
             batch.documents += 1
             batch.characters += len(document["text"])
-            dropper = next(
-                (rule for rule in rules if not _apply(rule, document, batch.tallies[rule.name])), None
-            )
+            dropper = next((rule for rule in rules if not _apply(rule, document, batch.tallies[rule.name])), None)
             if dropper is None:
                 batch.kept.append((document["id"], _line(document)))
             else:
@@ -188,9 +184,7 @@ SAME_ID = Rule("same_id", "The same document was reached by a second address.")
 DUPLICATE = Rule("duplicate", "The same or nearly the same text as another document, which was kept.")
 
 
-def _write_stage(
-    parts: Iterable[_Batch], run: _Run, stage: BinaryIO, rejects: BinaryIO, progress: Any
-) -> None:
+def _write_stage(parts: Iterable[_Batch], run: _Run, stage: BinaryIO, rejects: BinaryIO, progress: Any) -> None:
     for part in parts:
         run.add(part)
         for identity, line in part.kept:
@@ -205,9 +199,7 @@ def _write_stage(
         progress.update(part.items)
 
 
-def _write_corpus(
-    stage: Path, duplicates: dict[str, str], run: _Run, corpus: BinaryIO, rejects: BinaryIO
-) -> str:
+def _write_corpus(stage: Path, duplicates: dict[str, str], run: _Run, corpus: BinaryIO, rejects: BinaryIO) -> str:
     """Copy the stage without its duplicates; returns the SHA-256 of what was written."""
     digest = hashlib.sha256()
     for line, document in _read_stage(stage):
@@ -273,9 +265,7 @@ def _card(about: dict[str, str], run: _Run, rules: list[Rule], size: int, sha256
         "sha256": sha256,
         "read": {name: getattr(batch, name) for name in ("items", "empty", "documents", "characters")},
         "kept": run.totals.as_json(),
-        "rules": [
-            {"name": rule.name, "why": rule.why, **batch.tallies[rule.name].as_json()} for rule in rules
-        ],
+        "rules": [{"name": rule.name, "why": rule.why, **batch.tallies[rule.name].as_json()} for rule in rules],
     }
 
 
@@ -311,9 +301,7 @@ def run(
     ValueError for a wrong option.
     """
     if args.workers is not None and args.workers < 1:
-        raise ValueError(
-            f"--workers={args.workers} is not possible; give 1 or more, or leave it out for all cores"
-        )
+        raise ValueError(f"--workers={args.workers} is not possible; give 1 or more, or leave it out for all cores")
     rules = [*before, *standard_rules(args.language, extra)]
     if args.titles == "drop":
         rules.append(drop_headlines())

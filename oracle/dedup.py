@@ -108,9 +108,7 @@ def leaks(
         n_train = len(index.ids)
         index.add(validation, workers)
         index.finish()
-        nearest: dict[
-            int, tuple[float, int]
-        ] = {}  # in validation: (jaccard, -in training), for documents that
+        nearest: dict[int, tuple[float, int]] = {}  # in validation: (jaccard, -in training), for documents that
         for run in index.candidates():  # stand for their normal form
             in_train = [i for i in run if i < n_train]
             for v in run[len(in_train) :]:

@@ -32,9 +32,7 @@ MIN_ENDED_LINES = 0.167  # share of lines that end a sentence (FineWeb-2, Greek)
 MAX_TIME_LINE_SHARE = 0.4
 MIN_TIME_LINES = 3
 
-MAX_MISREAD_SHARE = (
-    0.05  # of the characters: 0.012 at most in real texts («ΝΕΑ ΠΝΟΗ»), over 0.5 in misread ones
-)
+MAX_MISREAD_SHARE = 0.05  # of the characters: 0.012 at most in real texts («ΝΕΑ ΠΝΟΗ»), over 0.5 in misread ones
 MAX_LOST_SHARE = 0.001  # of the characters: U+FFFD and C1 controls, bytes that no codec could read
 
 MAX_DUPLICATE_LINES = 0.31  # share of lines that stood before in the text (FineWeb-2, Greek)
@@ -78,12 +76,8 @@ LANGUAGES: dict[str, Language] = {
         "cp1253",
         "και το να του η της με που την από για τα είναι των σε ο οι στο θα τη στην τον δεν τους",
     ),
-    "en": _language(
-        "LATIN", "cp1252", "the of and that is was for with it as be by this are have from not which"
-    ),
-    "pl": _language(
-        "LATIN", "cp1250", "w i z na się nie że jest o jak przez od po ale dla był jego są który"
-    ),
+    "en": _language("LATIN", "cp1252", "the of and that is was for with it as be by this are have from not which"),
+    "pl": _language("LATIN", "cp1250", "w i z na się nie że jest o jak przez od po ale dla był jego są który"),
     "sr": _language("CYRILLIC", "cp1251", "и у је да се на за од са су не који о као али што би ће из то"),
 }
 
@@ -92,9 +86,7 @@ def language_of(code: str) -> Language:
     """The entry of `LANGUAGES`; raises ValueError for a code that has none."""
     if code not in LANGUAGES:
         known = ", ".join(sorted(LANGUAGES))
-        raise ValueError(
-            f"language {code!r} is not known; give one of {known}, or add a line to oracle/quality.py"
-        )
+        raise ValueError(f"language {code!r} is not known; give one of {known}, or add a line to oracle/quality.py")
     return LANGUAGES[code]
 
 
@@ -125,10 +117,7 @@ def guess_language(text: str) -> str:
 def is_misread(text: str, language: str) -> bool:
     """Whether a codec broke the text beyond repair: count it before `normalize` deletes the evidence."""
     lost = len(_LOST.findall(text))
-    return (
-        lost > MAX_LOST_SHARE * len(text)
-        or misread_share(text, language_of(language).code_page) > MAX_MISREAD_SHARE
-    )
+    return lost > MAX_LOST_SHARE * len(text) or misread_share(text, language_of(language).code_page) > MAX_MISREAD_SHARE
 
 
 def is_short(text: str) -> bool:
@@ -184,9 +173,7 @@ def is_repetitive(text: str) -> bool:
     # A repeated n-gram holds a repeated 5-gram: a text without one needs no further look.
     if not _repeated_ngrams(words, min(MAX_REPEATED_NGRAM)):
         return False
-    return any(
-        _repeated_ngrams(words, size) > limit * characters for size, limit in MAX_REPEATED_NGRAM.items()
-    )
+    return any(_repeated_ngrams(words, size) > limit * characters for size, limit in MAX_REPEATED_NGRAM.items())
 
 
 def _ngrams(words: Sequence[str], size: int) -> list[tuple[str, ...]]:

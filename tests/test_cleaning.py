@@ -98,9 +98,7 @@ def test_changes_are_counted_with_examples_of_before_and_after(tmp_path, dedup):
     alphabets = rule(card, "alphabets")
     assert (alphabets["documents_changed"], alphabets["characters_changed"]) == (25, 25)
     assert len(alphabets["examples"]) == EXAMPLES
-    assert all(
-        "Eυρώπη" in example["before"] and "Ευρώπη" in example["after"] for example in alphabets["examples"]
-    )
+    assert all("Eυρώπη" in example["before"] and "Ευρώπη" in example["after"] for example in alphabets["examples"])
     markdown = (tmp_path / "datacard.md").read_text(encoding="utf-8")
     assert "| alphabets | 0 (0.00 %) | 0 (0.00 %) | 25 (100.00 %) | 25 |" in markdown
 
@@ -258,9 +256,7 @@ def test_wrapped_lines_are_joined_and_verse_is_not():
         "Το καράβι έφυγε πριν χαράξει, με τον άνεμο στα πανιά και τους ναύτες στην πλώρη, για το νησί που "
         "κανείς δεν είχε δει ακόμα.\nΤο ΕΑΜ-ΕΛΑΣ ήταν μια οργάνωση με χιλιάδες μέλη τότε."
     )
-    verse = (
-        "Σε γνωρίζω από την κόψη\nτου σπαθιού την τρομερή\n\nσε γνωρίζω από την όψη\nπου με βία μετράει τη γη"
-    )
+    verse = "Σε γνωρίζω από την κόψη\nτου σπαθιού την τρομερή\n\nσε γνωρίζω από την όψη\nπου με βία μετράει τη γη"
     assert text_folder.unwrap(verse) == verse
 
 

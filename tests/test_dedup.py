@@ -111,9 +111,7 @@ def test_the_longest_text_survives_and_of_equals_the_first() -> None:
 
 def test_a_chain_is_one_cluster_with_the_kept_one_first() -> None:
     run = words(400, 0)
-    links = {
-        f"link{k}": " ".join(run[20 * k : 20 * k + 240]) for k in range(5)
-    }  # neighbours at 0.84, then 0.71
+    links = {f"link{k}": " ".join(run[20 * k : 20 * k + 240]) for k in range(5)}  # neighbours at 0.84, then 0.71
     links["link2"] += " τελευταίο"
     texts = list(links.values())
     assert jaccard(texts[0], texts[1]) > 0.8 > jaccard(texts[0], texts[2])

@@ -88,10 +88,7 @@ def test_a_page_with_lost_bytes_is_misread():
 def test_guessing_the_language():
     assert quality.guess_language(BRIEF) == "el"
     assert quality.guess_language(ENGLISH) == "en"
-    assert (
-        quality.guess_language("Влада је јуче рекла да се на овом месту не гради и да је то за сада све")
-        == "sr"
-    )
+    assert quality.guess_language("Влада је јуче рекла да се на овом месту не гради и да је то за сада све") == "sr"
     assert quality.guess_language("12 34 56") == "unknown"
 
 

@@ -29,9 +29,7 @@ RULES = [
     greek.drop_photo_credits,
 ]
 # Letters and signs that the rules look at, so that short random texts meet them.
-ALPHABET = st.sampled_from(
-    "αΑΒΙΟΡΣΥΧοντάΆaABEHIOPXovµ∆μΔ«»·°±§¶’'.…-–;!?0123 \n\t\r\u00a0\u00ad\ufffdÎ±ÃÁè\x96"
-)
+ALPHABET = st.sampled_from("αΑΒΙΟΡΣΥΧοντάΆaABEHIOPXovµ∆μΔ«»·°±§¶’'.…-–;!?0123 \n\t\r\u00a0\u00ad\ufffdÎ±ÃÁè\x96")
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -106,8 +104,7 @@ def test_soft_hyphens_that_are_dashes():
 def test_a_caption_printed_twice_is_printed_once():
     caption = "Από τη χτεσινή συγκέντρωση στο λιμάνι"
     assert (
-        text.drop_repeated_lines(f"{caption}\n\n{caption}.\nΧιλιάδες ήταν εκεί.")
-        == f"{caption}\n\nΧιλιάδες ήταν εκεί."
+        text.drop_repeated_lines(f"{caption}\n\n{caption}.\nΧιλιάδες ήταν εκεί.") == f"{caption}\n\nΧιλιάδες ήταν εκεί."
     )
     assert text.drop_repeated_lines("* * *\n* * *") == "* * *\n* * *"
     assert text.drop_repeated_lines("α\nβ\nα") == "α\nβ\nα"
@@ -149,9 +146,7 @@ def test_the_code_page_read_as_latin_is_put_back(codec):
 
 
 def test_twice_misread_is_twice_put_back():
-    assert (
-        text.redecode(read_as(read_as(SENTENCE.encode(), "cp1253").encode(), "cp1252"), "cp1253") == SENTENCE
-    )
+    assert text.redecode(read_as(read_as(SENTENCE.encode(), "cp1253").encode(), "cp1252"), "cp1253") == SENTENCE
 
 
 @pytest.mark.parametrize(
@@ -247,8 +242,7 @@ def test_house_style_stays():
 
 def test_photo_credits():
     assert (
-        greek.drop_photo_credits("Eurokinissi\nΤο Reuters γράφει\n(ΑΠΕ-ΜΠΕ)\nAssociated Press")
-        == "Το Reuters γράφει"
+        greek.drop_photo_credits("Eurokinissi\nΤο Reuters γράφει\n(ΑΠΕ-ΜΠΕ)\nAssociated Press") == "Το Reuters γράφει"
     )
 
 

@@ -40,21 +40,13 @@ def read_page(path: Path, folder: Path, code_page: str) -> list[Document]:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line and clean."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--pages", type=Path, required=True, help="folder of .html and .htm files, searched through"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pages", type=Path, required=True, help="folder of .html and .htm files, searched through")
     cleaning.add_arguments(parser)
     args = parser.parse_args(argv)
-    paths = sorted(
-        path for path in args.pages.rglob("*") if path.suffix.lower() in (".html", ".htm", ".xhtml")
-    )
+    paths = sorted(path for path in args.pages.rglob("*") if path.suffix.lower() in (".html", ".htm", ".xhtml"))
     if not paths:
-        raise ValueError(
-            f"{args.pages} holds no .html, .htm or .xhtml file; give the folder of the saved pages"
-        )
+        raise ValueError(f"{args.pages} holds no .html, .htm or .xhtml file; give the folder of the saved pages")
     code_page = quality.language_of(args.language).code_page
     read = partial(read_page, folder=args.pages, code_page=code_page)
     cleaning.run(args, args.pages.resolve().name, paths, read)

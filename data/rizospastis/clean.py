@@ -59,16 +59,12 @@ def selection(sections: Iterable[str], drop_sections: Iterable[str], drop_kinds:
     """
     wanted, unwanted = frozenset(map(fold, sections)), frozenset(map(fold, drop_sections))
     if both := wanted & unwanted:
-        raise ValueError(
-            f"{', '.join(sorted(both))}: in --sections and in --drop_sections; name it in one of them"
-        )
+        raise ValueError(f"{', '.join(sorted(both))}: in --sections and in --drop_sections; name it in one of them")
     rules = []
     if wanted:
         rules.append(Rule("sections", "Not a section asked for.", drop=partial(_section_is, wanted, False)))
     if unwanted:
-        rules.append(
-            Rule("drop_sections", "A section to leave out.", drop=partial(_section_is, unwanted, True))
-        )
+        rules.append(Rule("drop_sections", "A section to leave out.", drop=partial(_section_is, unwanted, True)))
     for kind in drop_kinds:
         if kind not in KINDS:
             raise ValueError(f"--drop_kinds={kind} is unknown; the kinds are {', '.join(KINDS)}")
@@ -116,24 +112,16 @@ def _warn_of_unseen(sections: Iterable[str], card: dict[str, dict[str, dict[str,
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line and clean."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raw", type=Path, required=True, help="folder that scrape.py filled")
     parser.add_argument("--sections", nargs="+", default=[], metavar="NAME", help="only these sections")
-    parser.add_argument(
-        "--drop_sections", nargs="+", default=[], metavar="NAME", help="all but these sections"
-    )
-    parser.add_argument(
-        "--drop_kinds", nargs="+", default=[], metavar="KIND", help=f"leave out: {', '.join(KINDS)}"
-    )
+    parser.add_argument("--drop_sections", nargs="+", default=[], metavar="NAME", help="all but these sections")
+    parser.add_argument("--drop_kinds", nargs="+", default=[], metavar="KIND", help=f"leave out: {', '.join(KINDS)}")
     cleaning.add_arguments(parser)
     parser.set_defaults(source=site.BASE_URL, licence="the publisher's; ask before passing the text on")
     args = parser.parse_args(argv)
     before = selection(args.sections, args.drop_sections, args.drop_kinds)
-    furniture = drop_lines(
-        "furniture", "Words of the site, not of the paper: a fault of the parser.", FURNITURE
-    )
+    furniture = drop_lines("furniture", "Words of the site, not of the paper: a fault of the parser.", FURNITURE)
     with RawStore(args.raw) as store:
         items = _stored_stories(store)
         card = cleaning.run(args, "Ριζοσπάστης", items, read_page, before=before, extra=[furniture])

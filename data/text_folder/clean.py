@@ -79,12 +79,8 @@ def read_file(path: Path, folder: Path, code_page: str, words: int) -> Iterable[
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line and clean."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--texts", type=Path, required=True, help="folder of .txt, .txt.gz, .txt.xz, searched through"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=Path, required=True, help="folder of .txt, .txt.gz, .txt.xz, searched through")
     parser.add_argument(
         "--words",
         type=int,
@@ -94,9 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     cleaning.add_arguments(parser)
     args = parser.parse_args(argv)
     if args.words < 0:
-        raise ValueError(
-            f"--words={args.words} is not possible; give the words of a document, or 0 for whole files"
-        )
+        raise ValueError(f"--words={args.words} is not possible; give the words of a document, or 0 for whole files")
     names = (".txt", ".txt.gz", ".txt.xz")
     paths = sorted(path for path in args.texts.rglob("*") if path.name.endswith(names))
     if not paths:
