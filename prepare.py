@@ -25,10 +25,11 @@ from oracle import cli
 from oracle.cli import UserError
 from oracle.config import load
 from oracle.corpus import OPENERS, CorpusReader, Document
+from oracle.files import sha256, write_text
 from oracle.parallel import cores, ordered_map
 from oracle.settings import Config, Corpus
 from oracle.settings import Tokenizer as TokenizerSettings
-from oracle.shards import MANIFEST, SplitWriter, sha256, write_text
+from oracle.shards import MANIFEST, SplitWriter
 from oracle.text import normalize
 from oracle.tokenizer import Tokenizer, train_tokenizer
 from oracle.tokenizer_report import Tally, baselines, compare, markdown, wasteful_words

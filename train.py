@@ -26,6 +26,7 @@ from oracle.checkpoint import Checkpoint, Progress, RunDirectory
 from oracle.cli import UserError
 from oracle.config import load, to_json, without_effect
 from oracle.evaluate import Validation
+from oracle.files import write_text
 from oracle.generate import generate, prompt_ids, stream
 from oracle.hardware import autocast, compiled, device_name, peak_flops, setup
 from oracle.loader import Batch, PretrainingBatches, Windows
@@ -34,7 +35,7 @@ from oracle.optim import learning_rate, make_optimizer
 from oracle.plan import Plan, dry_run, make_plan, resolved
 from oracle.report import baselines_of, draw
 from oracle.settings import Config
-from oracle.shards import Prepared, write_text
+from oracle.shards import Prepared
 from oracle.tokenizer import Tokenizer
 
 

@@ -26,7 +26,9 @@ n_layer = 4
 n_head = 4
 n_embd = 128
 block_size = 128
-dropout = 0.0  # it would help a little and take twice the time: a CPU spends as long on its random numbers as on products
+dropout = (
+    0.0  # it would help a little and take twice the time: a CPU spends as long on its random numbers as on products
+)
 
 batch_size = 8
 max_iters = 1200

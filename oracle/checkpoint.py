@@ -25,8 +25,8 @@ from safetensors.torch import load_file, save_file
 
 from oracle.cli import UserError
 from oracle.config import to_json
+from oracle.files import sha256, write_text
 from oracle.settings import Config
-from oracle.shards import sha256, write_text
 
 FORMAT = 1
 FOLDER, POINTERS, STATE = "checkpoints", "pointers.json", "state.json"

@@ -8,25 +8,24 @@ order of the items: the corpus is the same for any number of workers.
 """
 
 import argparse
-import hashlib
 import json
-import os
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import IO, Any, TypeVar
 
 from tqdm import tqdm
 
 from oracle import quality
+from oracle.cli import UsageError
 from oracle.datacard import Tally, Totals, as_markdown
+from oracle.dedup import find_duplicates
+from oracle.files import atomic_file, sha256, write_text
+from oracle.parallel import cores, ordered_map
 from oracle.rules import Document, Rule, drop_headlines, standard_rules
 
 Item = TypeVar("Item")
@@ -37,7 +36,6 @@ FIELDS = ("id", "date", "section", "title", "kicker", "text", "address")
 
 # Items handed to a worker at once: enough to hide the hand-over, few enough for pages of 1 MB.
 _BATCH = 32
-_BATCHES_PER_WORKER = 3  # in flight, finished ones waiting for their turn included
 _LANGUAGE_SAMPLE = 2000  # characters that are enough to tell the language of a document
 
 
@@ -100,18 +98,6 @@ def _process(items: list[Any], read: Callable[[Any], Iterable[Document]], rules:
     return batch
 
 
-_worker: Callable[[list[Any]], _Batch]
-
-
-def _start_worker(read: Callable[[Any], Iterable[Document]], rules: list[Rule]) -> None:
-    global _worker
-    _worker = partial(_process, read=read, rules=rules)
-
-
-def _work(items: list[Any]) -> _Batch:
-    return _worker(items)
-
-
 def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(items)
     while batch := list(islice(iterator, _BATCH)):
@@ -121,32 +107,9 @@ def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
 def _process_all(
     items: Iterable[Any], read: Callable[[Any], Iterable[Document]], rules: list[Rule], workers: int
 ) -> Iterator[_Batch]:
-    """Batches in the order of the items, never more in memory than `_BATCHES_PER_WORKER` a worker."""
-    if workers == 1:
-        yield from (_process(batch, read, rules) for batch in _batches(items))
-        return
-    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(read, rules)) as pool:
-        waiting: deque[Future[_Batch]] = deque()
-        for batch in _batches(items):
-            waiting.append(pool.submit(_work, batch))
-            if len(waiting) >= workers * _BATCHES_PER_WORKER:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-@contextmanager
-def _atomic(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` when it is complete, and leaves nothing behind when it is not."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Batches in the order of the items, a bounded number of them in memory."""
+    work = ordered_map(partial(_process, read=read, rules=rules), _batches(items), workers)
+    return (batch for _, batch in work)
 
 
 def _read_stage(stage: Path) -> Iterator[tuple[str, Document]]:
@@ -157,8 +120,6 @@ def _read_stage(stage: Path) -> Iterator[tuple[str, Document]]:
 
 def _duplicates(stage: Path, workers: int) -> dict[str, str]:
     """Id of each document to drop -> id of the one kept, exact and near duplicates."""
-    from oracle.dedup import find_duplicates
-
     texts = ((document["id"], document["text"]) for _, document in _read_stage(stage))
     return find_duplicates(texts, workers=workers)
 
@@ -184,7 +145,7 @@ SAME_ID = Rule("same_id", "The same document was reached by a second address.")
 DUPLICATE = Rule("duplicate", "The same or nearly the same text as another document, which was kept.")
 
 
-def _write_stage(parts: Iterable[_Batch], run: _Run, stage: BinaryIO, rejects: BinaryIO, progress: Any) -> None:
+def _write_stage(parts: Iterable[_Batch], run: _Run, stage: IO[bytes], rejects: IO[bytes], progress: Any) -> None:
     for part in parts:
         run.add(part)
         for identity, line in part.kept:
@@ -199,20 +160,16 @@ def _write_stage(parts: Iterable[_Batch], run: _Run, stage: BinaryIO, rejects: B
         progress.update(part.items)
 
 
-def _write_corpus(stage: Path, duplicates: dict[str, str], run: _Run, corpus: BinaryIO, rejects: BinaryIO) -> str:
-    """Copy the stage without its duplicates; returns the SHA-256 of what was written."""
-    digest = hashlib.sha256()
+def _write_corpus(stage: Path, duplicates: dict[str, str], run: _Run, corpus: IO[bytes], rejects: IO[bytes]) -> None:
+    """Copy the stage without its duplicates."""
     for line, document in _read_stage(stage):
         kept = duplicates.get(document["id"])
         if kept is not None:
             run.batch.tallies[DUPLICATE.name].add_drop(document["id"], document["text"], f"like {kept}")
             rejects.write(_reject(document, DUPLICATE.name, kept).encode() + b"\n")
             continue
-        data = line.encode()
-        corpus.write(data)
-        digest.update(data)
+        corpus.write(line.encode())
         run.totals.add(document, quality.guess_language(document["text"][:_LANGUAGE_SAMPLE]))
-    return digest.hexdigest()
 
 
 def clean(
@@ -234,35 +191,32 @@ def clean(
     source, licence. Memory is bounded by the batches in flight, the ids and what `oracle.dedup` holds.
     `workers=None` means all cores.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or cores()
     out.parent.mkdir(parents=True, exist_ok=True)
     all_rules = [*rules, SAME_ID, DUPLICATE]
     run = _Run(_Batch(tallies={rule.name: Tally() for rule in all_rules}))
     stage_path = out.with_name(out.name + ".stage.tmp")
     try:
-        with _atomic(out.with_name("rejects.jsonl")) as rejects, _atomic(out) as corpus:
+        with atomic_file(out.with_name("rejects.jsonl")) as rejects, atomic_file(out) as corpus:
             with stage_path.open("wb") as stage, tqdm(unit=" items", disable=not progress) as bar:
                 _write_stage(_process_all(items, read, rules, workers), run, stage, rejects, bar)
             duplicates = _duplicates(stage_path, workers) if dedup else {}
-            sha256 = _write_corpus(stage_path, duplicates, run, corpus, rejects)
-            size = corpus.tell()
+            _write_corpus(stage_path, duplicates, run, corpus, rejects)
     finally:
         stage_path.unlink(missing_ok=True)
-    card = _card(about, run, all_rules, size, sha256)
-    with _atomic(out.with_name("datacard.json")) as file:
-        file.write(json.dumps(card, ensure_ascii=False, indent=1).encode() + b"\n")
-    with _atomic(out.with_name("datacard.md")) as file:
-        file.write(as_markdown(card).encode())
+    card = _card(about, run, all_rules, out)
+    write_text(out.with_name("datacard.json"), json.dumps(card, ensure_ascii=False, indent=1) + "\n")
+    write_text(out.with_name("datacard.md"), as_markdown(card))
     return card
 
 
-def _card(about: dict[str, str], run: _Run, rules: list[Rule], size: int, sha256: str) -> dict[str, Any]:
+def _card(about: dict[str, str], run: _Run, rules: list[Rule], out: Path) -> dict[str, Any]:
     batch = run.batch
     return {
         **about,
         "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "bytes": size,
-        "sha256": sha256,
+        "bytes": out.stat().st_size,
+        "sha256": sha256(out),
         "read": {name: getattr(batch, name) for name in ("items", "empty", "documents", "characters")},
         "kept": run.totals.as_json(),
         "rules": [{"name": rule.name, "why": rule.why, **batch.tallies[rule.name].as_json()} for rule in rules],
@@ -298,10 +252,10 @@ def run(
     """Clean with the options of `add_arguments` and say what came of it; returns the data card.
 
     `before` are rules that select documents and run first, `extra` those of `standard_rules`. Raises
-    ValueError for a wrong option.
+    UsageError for a wrong option.
     """
     if args.workers is not None and args.workers < 1:
-        raise ValueError(f"--workers={args.workers} is not possible; give 1 or more, or leave it out for all cores")
+        raise UsageError(f"--workers={args.workers} is not possible; give 1 or more, or leave it out for all cores")
     rules = [*before, *standard_rules(args.language, extra)]
     if args.titles == "drop":
         rules.append(drop_headlines())
@@ -322,16 +276,3 @@ def run(
     print(f"kept {kept['documents']:,} documents ({kept['characters']:,} characters): {args.out}")
     print(f"what each rule did, with examples: {args.out.with_name('datacard.md')}")
     return card
-
-
-def run_main(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> int:
-    """Run a script's `main`; returns the exit status: 2 for wrong usage, 1 for failure, told in one line."""
-    try:
-        main(argv)
-    except ValueError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
-    except OSError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 1
-    return 0

@@ -12,6 +12,8 @@ from oracle.alphabets import TWINS
 GREEK = TWINS["GREEK"].letters
 _LOWER = "ά-ώϊϋΐΰα-ω\u1f00-\u1fff"
 
+_JOINERS = re.compile("(?<![\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])[\u200c\u200d]+")  # but those of emoji
+
 # «H Λα Κορούνια»: a Latin H or O that opens a sentence before a Greek word is the article.
 _LATIN_ARTICLE = re.compile(f'(?m)(^|[.!;…»:]\\s|[«"“(])([HO])(?=[ \\t][«"“]?[{GREEK}])')
 _TECHNICAL = re.compile(f"(?<=[{GREEK}])[µ∆]+|[µ∆]+(?=[{GREEK}])")
@@ -68,6 +70,14 @@ def repair_apostrophe(text: str) -> str:
 def unify_technical_signs(text: str) -> str:
     """Micro sign µ and increment ∆ beside a Greek letter become μ and Δ; in `5 µm` and `∆x` they stay."""
     return _TECHNICAL.sub(lambda match: match[0].translate({0xB5: "μ", 0x2206: "Δ"}), text)
+
+
+def drop_joiners(text: str) -> str:
+    """Delete the zero-width joiners U+200C and U+200D, except in emoji: Greek is not written with them.
+
+    Call it before `normalize`, which may then join an accent to its letter.
+    """
+    return _JOINERS.sub("", text)
 
 
 def repair_articles(text: str) -> str:

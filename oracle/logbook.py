@@ -9,8 +9,8 @@ from typing import Any
 from tqdm import tqdm
 
 from oracle.config import to_json
+from oracle.files import write_text
 from oracle.settings import Config
-from oracle.shards import write_text
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 

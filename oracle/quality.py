@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from oracle.cli import UsageError
 from oracle.text import fold, misread_share
 
 # Words. The shortest whole items seen have 31 (a notice); headlines and captions have under 20.
@@ -83,10 +84,10 @@ LANGUAGES: dict[str, Language] = {
 
 
 def language_of(code: str) -> Language:
-    """The entry of `LANGUAGES`; raises ValueError for a code that has none."""
+    """The entry of `LANGUAGES`; raises UsageError for a code that has none."""
     if code not in LANGUAGES:
         known = ", ".join(sorted(LANGUAGES))
-        raise ValueError(f"language {code!r} is not known; give one of {known}, or add a line to oracle/quality.py")
+        raise UsageError(f"language {code!r} is not known; give one of {known}, or add a line to oracle/quality.py")
     return LANGUAGES[code]
 
 

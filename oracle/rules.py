@@ -81,6 +81,7 @@ def _repairs(language: str) -> list[Rule]:
                 "Υ for an apostrophe: Macintosh bytes read as windows-1253.",
                 greek.repair_apostrophe,
             ),
+            Rule("joiners", "Zero-width joiners, which mean nothing in Greek.", greek.drop_joiners),
             Rule("technical_signs", "µ and ∆ that stand for Greek letters.", greek.unify_technical_signs),
         ]
     misread = partial(quality.is_misread, language=language)
@@ -136,7 +137,7 @@ def _filters(language: str) -> list[Rule]:
 def standard_rules(language: str, extra: Iterable[Rule] = ()) -> list[Rule]:
     """The rules every source shares, in order; `extra` ones run between the changes of form and the filters.
 
-    Raises ValueError for a language without an entry in `oracle.quality.LANGUAGES`.
+    Raises UsageError for a language without an entry in `oracle.quality.LANGUAGES`.
     """
     quality.language_of(language)
     return [*_repairs(language), *_forms(language), *extra, *_filters(language)]

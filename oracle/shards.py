@@ -6,17 +6,15 @@ Beside the shards of a split lies `<split>.documents.npy`, int64 rows (first tok
 no document crosses a shard. `manifest.json` names every file with its sha256, and is written last.
 """
 
-import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from oracle.cli import UserError
+from oracle.files import atomic_file, sha256
 
 HEADER_INTS = 256
 HEADER_BYTES = HEADER_INTS * 4
@@ -27,33 +25,6 @@ MANIFEST = "manifest.json"
 def token_dtype(vocab_size: int) -> np.dtype:
     """The smallest type that holds every id: NumPy would wrap a larger one silently."""
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Write `path` under a temporary name beside it; fsync and rename only when all of it was written."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    with atomic_file(path) as file:
-        file.write(text.encode("utf-8"))
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 class SplitWriter:

@@ -11,11 +11,11 @@ import re
 import unicodedata
 from functools import cache
 
-# Deleted: soft hyphen, zero-width space/joiners, direction marks, word joiner, byte order mark, and control
-# characters other than newline and tab. None of them is visible, each of them splits a word in two for a
-# tokenizer.
+# Deleted: soft hyphen, zero-width space, direction marks, word joiner, byte order mark, and control characters
+# other than newline and tab. None of them is visible, each of them splits a word in two for a tokenizer. The
+# zero-width joiners U+200C and U+200D stay: Persian and Indic spelling and emoji are written with them.
 _INVISIBLE = re.compile(
-    "[\u00ad\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+    "[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 )
 # Typographic blanks become a plain blank. U+2581 stands for a blank inside SentencePiece and would come back
 # as one.

@@ -14,7 +14,8 @@ import numpy as np
 import sentencepiece as spm
 
 from oracle.cli import UserError
-from oracle.shards import atomic_file, sha256, token_dtype
+from oracle.files import atomic_file, sha256
+from oracle.shards import token_dtype
 
 UNK, BOS, EOS, PAD = 0, 1, 2, 3
 CHAT_TOKENS = ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from data.rizospastis import clean, site
-from oracle import cleaning, dedup
+from oracle import cleaning, cli
 from oracle.rawstore import Answer, Page, RawStore, Request
 
 PROSE = (
@@ -21,7 +21,7 @@ PAGE = """<html><body><div>Παρασκευή 11 Μάη 2012</div><div>ΡΙΖΟ�
 @pytest.fixture
 def raw(tmp_path, monkeypatch):
     """Three stories in three sections, and a page without one."""
-    monkeypatch.setattr(dedup, "find_duplicates", lambda documents, workers: {})
+    monkeypatch.setattr(cleaning, "find_duplicates", lambda documents, workers: {})
     folder = tmp_path / "raw"
     with RawStore(folder, write=True) as store:
         for number, section in enumerate(("ΠΟΛΙΤΙΚΗ", "ΔΙΕΘΝΗ", "ΑΘΛΗΤΙΣΜΟΣ", "")):
@@ -78,13 +78,18 @@ def test_a_section_that_no_story_has_is_said(raw, capsys):
     assert "no story of section 'Μόδα'" in capsys.readouterr().err
 
 
-def test_wrong_choices_are_one_sentence(raw, capsys):
-    given = ["--raw", str(raw), "--out", str(raw / "c.jsonl")]
-    assert cleaning.run_main(clean.main, [*given, "--drop_kinds", "poem"]) == 2
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["clean.py", *map(str, arguments)])
+    return cli.run(clean.main)
+
+
+def test_wrong_choices_are_one_sentence(raw, capsys, monkeypatch):
+    given = ["--raw", raw, "--out", raw / "c.jsonl"]
+    assert run(monkeypatch, *given, "--drop_kinds", "poem") == 2
     assert "--drop_kinds=poem is unknown; the kinds are front_page" in capsys.readouterr().err
-    assert cleaning.run_main(clean.main, [*given, "--sections", "Α", "--drop_sections", "α"]) == 2
+    assert run(monkeypatch, *given, "--sections", "Α", "--drop_sections", "α") == 2
     assert "in --sections and in --drop_sections" in capsys.readouterr().err
-    assert cleaning.run_main(clean.main, ["--raw", str(raw / "nothing"), "--out", "c.jsonl"]) == 2
+    assert run(monkeypatch, "--raw", raw / "nothing", "--out", "c.jsonl") == 1
 
 
 def test_a_story_without_a_date_gets_that_of_the_issue(monkeypatch):

@@ -23,6 +23,7 @@ RULES = [
     greek.repair_pilcrow,
     greek.repair_apostrophe,
     greek.unify_technical_signs,
+    greek.drop_joiners,
     lambda string: alphabets.unify(string, "GREEK"),
     lambda string: alphabets.unify(string, "CYRILLIC"),
     greek.repair_articles,
@@ -36,6 +37,7 @@ ALPHABET = st.sampled_from("αΑΒΙΟΡΣΥΧοντάΆaABEHIOPXovµ∆μΔ«»
 @given(string=st.text(ALPHABET, max_size=40) | st.text(max_size=40))
 @example(string="Β«πόνεσεΒ»\u00a0Β")
 @example(string="- -α\n--β")
+@example(string="α\u200d\u200c👩\u200d\u200d🚒")
 def test_every_rule_is_idempotent(rule, string):
     once = rule(string)
     assert rule(once) == once
@@ -47,6 +49,7 @@ def test_every_rule_is_idempotent(rule, string):
         ("α\r\nβ\rγ\u2028δ", "α\nβ\nγ\nδ"),
         ("ψω\u00adμί", "ψωμί"),
         ("\ufeffένα\u200bδύο", "έναδύο"),
+        ("می\u200cخواهم क्\u200dष 👩\u200d🚒", "می\u200cخواهم क्\u200dष 👩\u200d🚒"),  # joiners carry meaning
         ("100\u00a0ευρώ\u202fτο", "100 ευρώ το"),
         ("ά".replace("ά", "\u1f71"), "ά"),  # oxia -> tonos
         ("τι\u037e", "τι;"),  # the Greek question mark
@@ -58,6 +61,13 @@ def test_every_rule_is_idempotent(rule, string):
 def test_normalize(raw, clean):
     assert text.normalize(raw) == clean
     assert unicodedata.is_normalized("NFC", text.normalize(raw))
+
+
+def test_greek_loses_joiners_and_keeps_emoji():
+    assert (
+        greek.drop_joiners("πό\u200dλη\u200c, \u200dτα 👩\u200d🚒 ❤\ufe0f\u200d🔥")
+        == "πόλη, τα 👩\u200d🚒 ❤\ufe0f\u200d🔥"
+    )
 
 
 def test_blanks_and_empty_lines():

@@ -6,10 +6,12 @@ python -m data.html_folder.clean --pages saved/ --out data/html_folder/corpus.js
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from oracle import cleaning, html, quality
+from oracle import cleaning, cli, html, quality
+from oracle.cli import UsageError
 from oracle.rules import Document
 
 _PATH_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_/]?([01]\d)[-_/]?([0-3]\d)(?!\d)")
@@ -38,7 +40,7 @@ def read_page(path: Path, folder: Path, code_page: str) -> list[Document]:
     ]
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Parse the command line and clean."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=Path, required=True, help="folder of .html and .htm files, searched through")
@@ -46,11 +48,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     paths = sorted(path for path in args.pages.rglob("*") if path.suffix.lower() in (".html", ".htm", ".xhtml"))
     if not paths:
-        raise ValueError(f"{args.pages} holds no .html, .htm or .xhtml file; give the folder of the saved pages")
+        raise UsageError(f"{args.pages} holds no .html, .htm or .xhtml file; give the folder of the saved pages")
     code_page = quality.language_of(args.language).code_page
     read = partial(read_page, folder=args.pages, code_page=code_page)
     cleaning.run(args, args.pages.resolve().name, paths, read)
 
 
 if __name__ == "__main__":
-    sys.exit(cleaning.run_main(main))
+    sys.exit(cli.run(main))

@@ -7,12 +7,13 @@ Pages are parsed again on every run, so that a better parser or other rules neve
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from data.rizospastis import site
-from oracle import cleaning
+from oracle import cleaning, cli
+from oracle.cli import UsageError
 from oracle.rawstore import Page, RawStore
 from oracle.rules import Document, Rule, drop_lines
 from oracle.text import fold
@@ -55,11 +56,11 @@ def _section_is(names: frozenset[str], wanted: bool, document: Document) -> bool
 def selection(sections: Iterable[str], drop_sections: Iterable[str], drop_kinds: Iterable[str]) -> list[Rule]:
     """Rules that leave out what the user does not want; sections are compared without case and accents.
 
-    Raises ValueError for an unknown kind, and for a section that is both wanted and not.
+    Raises UsageError for an unknown kind, and for a section that is both wanted and not.
     """
     wanted, unwanted = frozenset(map(fold, sections)), frozenset(map(fold, drop_sections))
     if both := wanted & unwanted:
-        raise ValueError(f"{', '.join(sorted(both))}: in --sections and in --drop_sections; name it in one of them")
+        raise UsageError(f"{', '.join(sorted(both))}: in --sections and in --drop_sections; name it in one of them")
     rules = []
     if wanted:
         rules.append(Rule("sections", "Not a section asked for.", drop=partial(_section_is, wanted, False)))
@@ -67,7 +68,7 @@ def selection(sections: Iterable[str], drop_sections: Iterable[str], drop_kinds:
         rules.append(Rule("drop_sections", "A section to leave out.", drop=partial(_section_is, unwanted, True)))
     for kind in drop_kinds:
         if kind not in KINDS:
-            raise ValueError(f"--drop_kinds={kind} is unknown; the kinds are {', '.join(KINDS)}")
+            raise UsageError(f"--drop_kinds={kind} is unknown; the kinds are {', '.join(KINDS)}")
         rules.append(Rule(kind, "A kind of item to leave out.", drop=KINDS[kind]))
     return rules
 
@@ -110,7 +111,7 @@ def _warn_of_unseen(sections: Iterable[str], card: dict[str, dict[str, dict[str,
             )
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Parse the command line and clean."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raw", type=Path, required=True, help="folder that scrape.py filled")
@@ -129,4 +130,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cleaning.run_main(main))
+    sys.exit(cli.run(main))

@@ -23,8 +23,8 @@ from oracle import cli
 from oracle.cli import UsageError
 from oracle.crawl import crawl
 from oracle.fetch import DELAY, JITTER, Fetcher, stop_on_signals
+from oracle.files import atomic_file
 from oracle.rawstore import DISALLOWED, ERROR, TODO, RawStore, Request
-from oracle.shards import atomic_file
 
 DEFAULT_OUT = Path("data/rizospastis/raw")
 REPORTAGE_EVERY = 10  # days; coprime to 7, so that every weekday is sampled

@@ -9,11 +9,12 @@ import lzma
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from oracle import cleaning, html, quality
+from oracle import cleaning, cli, html, quality
+from oracle.cli import UsageError
 from oracle.rules import Document
 
 _UNPACK: dict[str, Callable[[bytes], bytes]] = {".txt": bytes, ".gz": gzip.decompress, ".xz": lzma.decompress}
@@ -77,7 +78,7 @@ def read_file(path: Path, folder: Path, code_page: str, words: int) -> Iterable[
         }
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Parse the command line and clean."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=Path, required=True, help="folder of .txt, .txt.gz, .txt.xz, searched through")
@@ -90,15 +91,15 @@ def main(argv: list[str] | None = None) -> None:
     cleaning.add_arguments(parser)
     args = parser.parse_args(argv)
     if args.words < 0:
-        raise ValueError(f"--words={args.words} is not possible; give the words of a document, or 0 for whole files")
+        raise UsageError(f"--words={args.words} is not possible; give the words of a document, or 0 for whole files")
     names = (".txt", ".txt.gz", ".txt.xz")
     paths = sorted(path for path in args.texts.rglob("*") if path.name.endswith(names))
     if not paths:
-        raise ValueError(f"{args.texts} holds no .txt, .txt.gz or .txt.xz file; give the folder of the texts")
+        raise UsageError(f"{args.texts} holds no .txt, .txt.gz or .txt.xz file; give the folder of the texts")
     code_page = quality.language_of(args.language).code_page
     read = partial(read_file, folder=args.texts, code_page=code_page, words=args.words)
     cleaning.run(args, args.texts.resolve().name, paths, read)
 
 
 if __name__ == "__main__":
-    sys.exit(cleaning.run_main(main))
+    sys.exit(cli.run(main))
