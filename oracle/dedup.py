@@ -11,18 +11,19 @@ texts are never all in memory.
 """
 
 import hashlib
-import os
 import re
 import tempfile
 import unicodedata
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+
+from oracle.parallel import cores, ordered_map
 
 SHINGLE_WORDS = 5
 MIN_WORDS = 20  # a shorter text has too few shingles for a similarity to mean much: exact duplicates only
@@ -50,10 +51,10 @@ Document = tuple[str, str]  # id, text
 
 
 class Leak(NamedTuple):
-    """A validation document and the training document nearest to it."""
+    """A held-out document and the training document nearest to it, as positions."""
 
-    validation_id: str
-    train_id: str
+    held: int
+    train: int
     jaccard: float
 
 
@@ -76,51 +77,80 @@ def clusters(
     `workers` (processes; None: one per core, 16 at most). Raises ValueError for an id given twice and for a
     threshold outside [MIN_THRESHOLD, 1].
     """
-    _check_threshold(threshold)
-    with closing(_Index(_SEED)) as index:
-        index.add(documents, workers)
-        index.finish()
+    with closing(Resemblance(documents, threshold=threshold, workers=workers, seeds=(_SEED,))) as found:
+        return [[found.ids[i] for i in group] for group in found.groups()]
+
+
+class Resemblance:
+    """Documents read and signed once, then asked for their groups and, split into sides, for leaks.
+
+    Documents are named by their position; `ids` has their ids. `close` removes the temporary file. Raises
+    ValueError as `clusters` does.
+    """
+
+    def __init__(
+        self,
+        documents: Iterable[Document],
+        *,
+        threshold: float = THRESHOLD,
+        workers: int | None = None,
+        seeds: tuple[int, ...] = (_SEED, _LEAK_SEED),
+    ) -> None:
+        if not MIN_THRESHOLD <= threshold <= 1:
+            raise ValueError(
+                f"The similarity threshold was {threshold}, but {BANDS} bands of {ROWS} hashes find pairs from "
+                f"{MIN_THRESHOLD} to 1 only: give a number in that range."
+            )
+        self._threshold = threshold
+        self._index = _Index(*seeds)
+        try:
+            self._index.add(documents, workers)
+            self._index.finish()
+        except BaseException:
+            self._index.close()
+            raise
+        self.ids = self._index.ids
+
+    def close(self) -> None:
+        self._index.close()
+
+    def groups(self) -> list[list[int]]:
+        """The groups of `clusters`, as positions."""
         groups = []
-        for members in _connected(index, threshold):
-            kept = max(members, key=index.lengths.__getitem__)
+        for members in _connected(self._index, self._threshold):
+            kept = max(members, key=self._index.lengths.__getitem__)
             members.remove(kept)
-            groups.append([index.ids[i] for i in (kept, *members)])
+            groups.append([kept, *members])
         return groups
 
+    def leaks(self, train: np.ndarray, held: np.ndarray) -> list[Leak]:
+        """Return every document of `held` that has a duplicate in `train`, once, with the nearest one found.
 
-def leaks(
-    train: Iterable[Document],
-    validation: Iterable[Document],
-    *,
-    threshold: float = THRESHOLD,
-    workers: int | None = None,
-) -> list[Leak]:
-    """Return every validation document that has a duplicate in `train`, once, with the nearest one found.
-
-    The hash functions are not those of `clusters`, which would only repeat its own misses: a pair missed
-    there is found here with the full probability. So a split that keeps clusters together may still leak a
-    little; move the documents named here to training and ask again until none is named.
-    In the order of `validation`. Ids must differ between the two; raises ValueError as `clusters` does.
-    """
-    _check_threshold(threshold)
-    with closing(_Index(_LEAK_SEED)) as index:
-        index.add(train, workers)
-        n_train = len(index.ids)
-        index.add(validation, workers)
-        index.finish()
-        nearest: dict[int, tuple[float, int]] = {}  # in validation: (jaccard, -in training), for documents that
-        for run in index.candidates():  # stand for their normal form
-            in_train = [i for i in run if i < n_train]
-            for v in run[len(in_train) :]:
-                for t in in_train:
-                    nearest[v] = max(nearest.get(v, (0.0, 0)), (index.jaccard(t, v, threshold), -t))
-        found = []
-        for v in range(n_train, len(index.ids)):
-            first = int(index.first[v])
-            jaccard, minus_t = (1.0, -first) if first < n_train else nearest.get(first, (0.0, 0))
-            if jaccard >= threshold:
-                found.append(Leak(index.ids[v], index.ids[-minus_t], jaccard))
-        return found
+        `train` and `held` are boolean masks over the documents. The hash functions are not those of `groups`,
+        which would only repeat its own misses: a pair missed there is found here with the full probability. So
+        a split that keeps groups together may still leak a little; join the groups of each pair named here,
+        split again, and ask until none is named.
+        """
+        first = self._index.first
+        train_of = np.full(len(first), -1)  # normal form (its first document) -> first document of it in train
+        positions = np.flatnonzero(train)[::-1]
+        train_of[first[positions]] = positions
+        is_held = np.zeros(len(first), bool)
+        is_held[first[held]] = True
+        nearest: dict[int, tuple[float, int]] = {}  # normal form of held -> (jaccard, -document of train)
+        for run in self._index.candidates(_LEAK_SEED):
+            in_train, in_held = [i for i in run if train_of[i] >= 0], [i for i in run if is_held[i]]
+            for h, t in product(in_held, in_train):
+                if h != t:
+                    pair = self._index.jaccard(t, h, self._threshold), -int(train_of[t])
+                    nearest[h] = max(nearest.get(h, (0.0, 0)), pair)
+        named = []
+        for h in np.flatnonzero(held).tolist():
+            same, form = int(train_of[first[h]]), int(first[h])
+            jaccard, minus_train = (1.0, -same) if same >= 0 else nearest.get(form, (0.0, 0))
+            if jaccard >= self._threshold:
+                named.append(Leak(h, -minus_train, jaccard))
+        return named
 
 
 def normal_form(text: str) -> str:
@@ -132,19 +162,11 @@ def normal_form(text: str) -> str:
     return _PUNCTUATION.sub(" ", _DIGIT.sub("0", text)).strip()
 
 
-def _check_threshold(threshold: float) -> None:
-    if not MIN_THRESHOLD <= threshold <= 1:
-        raise ValueError(
-            f"The similarity threshold was {threshold}, but {BANDS} bands of {ROWS} hashes find pairs from "
-            f"{MIN_THRESHOLD} to 1 only: give a number in that range."
-        )
-
-
 class _Signatures(NamedTuple):
     """What stays in memory of D documents."""
 
     digests: np.ndarray  # D, 16 bytes each: blake2b of the normal form
-    keys: np.ndarray  # D x BANDS uint64: equal keys for equal bands
+    keys: np.ndarray  # D x (BANDS for each seed) uint64: equal keys for equal bands
     lengths: np.ndarray  # D int64: characters of the text as given
     sizes: np.ndarray  # D int64: shingles
 
@@ -155,9 +177,9 @@ class _Index:
     Use: `add` once or more, `finish` once, then the rest.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, *seeds: int) -> None:
         self.ids: list[str] = []
-        self._seed = seed
+        self._seeds = seeds
         self._parts: list[_Signatures] = []
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 -- `close` closes it
 
@@ -166,7 +188,7 @@ class _Index:
 
     def add(self, documents: Iterable[Document], workers: int | None) -> None:
         """Read `documents` once; the order is kept."""
-        for ids, (signatures, shingles) in _signed(_chunks(documents), self._seed, workers):
+        for ids, (signatures, shingles) in _signed(_chunks(documents), self._seeds, workers):
             self.ids += ids
             self._parts.append(signatures)
             self._file.write(shingles)
@@ -185,10 +207,11 @@ class _Index:
         for run in _runs(digests):
             self.first[run] = run[0]
 
-    def candidates(self) -> Iterator[list[int]]:
+    def candidates(self, seed: int) -> Iterator[list[int]]:
         """Yield, band by band, documents whose keys are equal: ascending, one per normal form."""
         standing = np.flatnonzero((self.first == np.arange(len(self.ids))) & (self.sizes > 0))
-        for band in range(BANDS):
+        start = self._seeds.index(seed) * BANDS
+        for band in range(start, start + BANDS):
             for run in _runs(self.keys[standing, band]):
                 yield standing[run].tolist()
 
@@ -216,7 +239,7 @@ def _connected(index: _Index, threshold: float) -> list[list[int]]:
             parent[i] = i = parent[parent[i]]
         return i
 
-    for run in index.candidates():
+    for run in index.candidates(_SEED):
         # Members of one component are not compared among themselves: a notice printed 5,000 times costs some
         # 5,000 comparisons instead of 12 million.
         members: dict[int, list[int]] = {}  # root: its documents, of those of the run met so far
@@ -260,38 +283,36 @@ def _chunks(documents: Iterable[Document]) -> Iterator[tuple[list[str], list[str
 
 
 def _signed(
-    chunks: Iterable[tuple[list[str], list[str]]], seed: int, workers: int | None
+    chunks: Iterable[tuple[list[str], list[str]]], seeds: tuple[int, ...], workers: int | None
 ) -> Iterator[tuple[list[str], tuple[_Signatures, bytes]]]:
     """Yield the ids of every chunk with what `_sign` says of its texts, in order."""
-    workers = workers or _default_workers()
-    if workers == 1:
-        yield from ((ids, _sign(texts, seed)) for ids, texts in chunks)
-        return
-    # Not pool.map, which would read all documents before the first result: at most two chunks per process.
-    waiting: deque[tuple[list[str], Future[tuple[_Signatures, bytes]]]] = deque()
-    with ProcessPoolExecutor(workers) as pool:
-        for ids, texts in chunks:
-            waiting.append((ids, pool.submit(_sign, texts, seed)))
-            if len(waiting) >= 2 * workers:
-                ids, future = waiting.popleft()
-                yield ids, future.result()
-        for ids, future in waiting:
-            yield ids, future.result()
+    work = ordered_map(partial(_sign_chunk, seeds), chunks, workers or min(cores(), _MAX_WORKERS))
+    return ((ids, signed) for (ids, _), signed in work)
 
 
-def _sign(texts: list[str], seed: int) -> tuple[_Signatures, bytes]:
+def _sign_chunk(seeds: tuple[int, ...], chunk: tuple[list[str], list[str]]) -> tuple[_Signatures, bytes]:
+    return _sign(chunk[1], seeds)
+
+
+def _sign(texts: list[str], seeds: tuple[int, ...]) -> tuple[_Signatures, bytes]:
     """Return the signatures of `texts` and their shingles, one document after the other, as uint32 bytes."""
     normal = [normal_form(text) for text in texts]
     digests = [hashlib.blake2b(_utf8(form), digest_size=_DIGEST_BYTES).digest() for form in normal]
     shingles = [_shingles(form.split(" ")) for form in normal]
-    minima = np.array([_minhash(s, seed) for s in shingles], np.uint32).reshape(-1, BANDS, ROWS)
     signatures = _Signatures(
         digests=np.array(digests, f"S{_DIGEST_BYTES}"),
-        keys=(minima * _odd_numbers(seed, ROWS, 64)).sum(axis=2, dtype=np.uint64),
+        keys=np.hstack([_band_keys(shingles, seed) for seed in seeds]),
         lengths=np.array([len(text) for text in texts], np.int64),
         sizes=np.array([len(s) for s in shingles], np.int64),
     )
     return signatures, b"".join(s.tobytes() for s in shingles)
+
+
+def _band_keys(shingles: list[np.ndarray], seed: int) -> np.ndarray:
+    """Return D x BANDS uint64: equal keys where all rows of a band are equal."""
+    minima = np.array([_minhash(s, seed) for s in shingles], np.uint32).reshape(-1, BANDS, ROWS)
+    keys: np.ndarray = (minima * _odd_numbers(seed, ROWS, 64)).sum(axis=2, dtype=np.uint64)
+    return keys
 
 
 def _shingles(words: list[str]) -> np.ndarray:
@@ -337,8 +358,3 @@ def _odd_numbers(seed: int, n: int, bits: int) -> np.ndarray:
     """Return n odd random numbers of 32 or 64 bits, the same on every machine."""
     drawn = np.random.PCG64(seed).random_raw(n)
     return (drawn >> np.uint64(64 - bits) | np.uint64(1)).astype(f"uint{bits}")
-
-
-def _default_workers() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MAX_WORKERS)
