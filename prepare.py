@@ -3,8 +3,8 @@
     python prepare.py config/demo.py
     python prepare.py --corpus=my_texts/ --data_dir=data/mine --vocab_size=8000
 
-Two passes over the corpus, both streaming: measure it and draw the tokenizer's sample; encode. What is already
-done for the same corpus and settings is not done again; the manifest is written last.
+Three passes over the corpus, all streaming: decide every document's split; draw the tokenizer's sample; encode.
+What is already done for the same corpus and settings is not done again; the manifest is written last.
 """
 
 import heapq
@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +24,19 @@ from oracle import cli
 from oracle.cli import UserError
 from oracle.config import load
 from oracle.corpus import OPENERS, CorpusReader, Document
-from oracle.files import sha256, write_text
+from oracle.files import atomic_file, sha256, write_text
 from oracle.parallel import cores, ordered_map
 from oracle.settings import Config, Corpus
 from oracle.settings import Tokenizer as TokenizerSettings
 from oracle.shards import MANIFEST, SplitWriter
+from oracle.split import BLANK, HELDOUT, TRAIN, VAL, Assigned, assign
 from oracle.text import normalize
 from oracle.tokenizer import Tokenizer, train_tokenizer
 from oracle.tokenizer_report import Tally, baselines, compare, markdown, wasteful_words
 
-FORMAT = 1  # raise it when the same settings would give other shards
+FORMAT = 2  # raise it when the same settings would give other shards
 BATCH_CHARS = 1 << 20  # text handed to a worker at once
 HELD_OUT_BYTES = 5_000_000  # validation text that tokenizers are compared on
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a worker found in one document; a blank one has no bytes and is left out everywhere."""
-
-    hash: int  # 64 bits of its normalised text: decides the split and the sample, so exact copies stay together
-    bytes: int
-    chars: int
 
 
 @dataclass
@@ -128,30 +119,24 @@ def _batches(documents: Iterable[Document], progress: tqdm) -> Iterator[list[Doc
     progress.update(size)
 
 
-def _measure(seed: int, batch: list[Document]) -> tuple[list[str], list[Measured]]:
-    texts, measured = [normalize(document.text) for document in batch], []
-    for text in texts:
-        data = text.encode() if not text.isspace() else b""
-        digest = blake2b(data, digest_size=8, key=seed.to_bytes(8, "little")).digest()
-        measured.append(Measured(int.from_bytes(digest, "little"), len(data), len(text)))
-    return texts, measured
-
-
-def _measure_only(seed: int, batch: list[Document]) -> list[Measured]:
-    return _measure(seed, batch)[1]
-
-
 def learn(reader: CorpusReader, folder: Path, fingerprint: dict[str, Any], config: Config) -> dict[str, Any]:
-    """First pass: measure the corpus, train the tokenizer on a sample of its training split, compare with its rival.
+    """Split the corpus, train the tokenizer on a sample of the training split, compare it with its rival.
 
-    Returns what the manifest says of it; kept in learned.json, so that an interrupted run starts at the second pass.
+    Returns what the manifest says of it; kept in learned.json, so that an interrupted run starts at the last pass.
     """
-    path, saved = folder / "tokenizer.model", folder / "learned.json"
+    path, sides, saved = folder / "tokenizer.model", folder / "sides.npy", folder / "learned.json"
     if saved.exists():
         learned: dict[str, Any] = json.loads(saved.read_text(encoding="utf-8"))
-        if learned["fingerprint"] == fingerprint and path.exists() and sha256(path) == learned["tokenizer"]["sha256"]:
+        made = {"tokenizer": path, "split": sides}
+        if learned["fingerprint"] == fingerprint and all(
+            file.exists() and sha256(file) == learned[name]["sha256"] for name, file in made.items()
+        ):
             return learned
-    corpus, sample, held_out = survey(reader, config)
+    assigned = assign(reader, config, _workers(reader, config))
+    with atomic_file(sides) as file:
+        np.save(file, assigned.sides, allow_pickle=False)
+    bad = {"bad_lines": len(reader.bad_lines), "bad_line_examples": reader.bad_lines[:10]}
+    sample, held_out = draw(reader, assigned, config)
     print(f"tokenizer: training {config.tokenizer_type} on {sum(map(len, sample)):,} characters", flush=True)
     train_tokenizer(sample, path, config.tokenizer_type, config.vocab_size, config.character_coverage)
     tokenizer = Tokenizer(path)
@@ -161,7 +146,9 @@ def learn(reader: CorpusReader, folder: Path, fingerprint: dict[str, Any], confi
         comparison = compare(sample, held_out, folder, config.vocab_size, config.character_coverage)
     learned = {
         "fingerprint": fingerprint,
-        "corpus": corpus,
+        "corpus": assigned.corpus | bad,
+        "split": assigned.split | {"file": sides.name, "sha256": sha256(sides)},
+        "leaks": assigned.leaks,
         "tokenizer": {
             "file": path.name,
             "sha256": tokenizer.sha256,
@@ -175,33 +162,15 @@ def learn(reader: CorpusReader, folder: Path, fingerprint: dict[str, Any], confi
     return learned
 
 
-def survey(reader: CorpusReader, config: Config) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Measure the corpus and draw (figures, a sample of the training split, a sample of the validation split)."""
-    val_below = int(config.val_fraction * (1 << 64))
-    train, held_out = Draw(config.tokenizer_sample_mb * 1_000_000), Draw(HELD_OUT_BYTES)
-    total = {"documents": 0, "bytes": 0, "characters": 0}
-    with tqdm(desc="measure", unit="char", unit_scale=True) as progress:
-        work = ordered_map(partial(_measure_only, config.seed), _batches(reader, progress), _workers(reader, config))
-        for batch, measured in work:
-            for document, m in zip(batch, measured, strict=True):
-                if m.bytes:
-                    (held_out if m.hash < val_below else train).add(m.hash, document.text, m.bytes)
-                    total["documents"] += 1
-                    total["bytes"] += m.bytes
-                    total["characters"] += m.chars
-    if total["documents"] < 2:
-        what = "is empty" if not total["documents"] else "holds one document, and validation needs a second"
-        raise UserError(
-            f"{config.corpus}: the corpus {what}; give more text, or lower text_chunk_chars to cut text files"
-        )
-    if not held_out.heap:  # a small corpus may have no hash that low: its lowest validates
-        train.heap.sort()
-        lowest, text = train.heap.pop()
-        held_out.heap, val_below = [(lowest, text)], 1 - lowest
-    if not train.heap:
-        raise UserError(f"{config.corpus}: val_fraction={config.val_fraction} leaves nothing to train on; lower it")
-    bad = {"bad_lines": len(reader.bad_lines), "bad_line_examples": reader.bad_lines[:10]}
-    return {**total, **bad, "val_below": val_below}, train.texts(), held_out.texts()
+def draw(reader: CorpusReader, assigned: Assigned, config: Config) -> tuple[list[str], list[str]]:
+    """Second pass: an even sample of the training split, and one of the validation split."""
+    drawn = {TRAIN: Draw(config.tokenizer_sample_mb * 1_000_000), VAL: Draw(HELD_OUT_BYTES)}
+    with tqdm(desc="draw   ", unit="document", unit_scale=True, total=len(assigned.sides)) as progress:
+        for document, side, hash, size in zip(reader, assigned.sides, assigned.hashes, assigned.sizes, strict=True):
+            if side in drawn:
+                drawn[side].add(int(hash), document.text, int(size))
+            progress.update()
+    return drawn[TRAIN].texts(), drawn[VAL].texts()
 
 
 _worker_tokenizer: Tokenizer  # one per worker process, with its own cache of words
@@ -212,15 +181,15 @@ def _open_tokenizer(path: Path) -> None:
     _worker_tokenizer = Tokenizer(path)
 
 
-def _encode(seed: int, batch: list[Document]) -> tuple[list[Measured], list[np.ndarray], Tally]:
-    """Ids of every document in the batch; each is decoded again and compared."""
-    texts, measured = _measure(seed, batch)
+def _encode(batch: list[Document]) -> tuple[list[int], list[np.ndarray], Tally]:
+    """UTF-8 bytes and ids of every document in the batch; each is decoded again and compared."""
+    texts = [normalize(document.text) for document in batch]
     tokens = _worker_tokenizer.encode_documents(texts)
-    return measured, tokens, Tally.of(texts, tokens, _worker_tokenizer)
+    return [len(text.encode()) for text in texts], tokens, Tally.of(texts, tokens, _worker_tokenizer)
 
 
 def encode(reader: CorpusReader, folder: Path, learned: dict[str, Any], config: Config) -> dict[str, Any]:
-    """Second pass: documents to ids to shards. Returns the manifest."""
+    """Third pass: documents to ids to shards. Returns the manifest."""
     tokenizer = Tokenizer(folder / learned["tokenizer"]["file"])
     corpus = learned["corpus"]
     free, needed = shutil.disk_usage(folder).free, corpus["characters"] * tokenizer.dtype.itemsize
@@ -228,18 +197,21 @@ def encode(reader: CorpusReader, folder: Path, learned: dict[str, Any], config: 
         raise UserError(
             f"{folder}: shards may take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free some space"
         )
-    train, val = (SplitWriter(folder, split, tokenizer.dtype, config.shard_tokens) for split in ("train", "val"))
+    names = {TRAIN: "train", VAL: "val"} | ({HELDOUT: "heldout"} if config.heldout_from else {})
+    writers = {side: SplitWriter(folder, name, tokenizer.dtype, config.shard_tokens) for side, name in names.items()}
+    sides = iter(np.load(folder / learned["split"]["file"], allow_pickle=False).tolist())
     tally = Tally()
     with tqdm(desc="encode ", unit="char", unit_scale=True, total=corpus["characters"]) as progress:
         start_worker = partial(_open_tokenizer, tokenizer.path)
         batches = _batches(reader, progress)
-        work = ordered_map(partial(_encode, config.seed), batches, _workers(reader, config), start_worker)
-        for _, (measured, tokens, batch_tally) in work:
+        work = ordered_map(_encode, batches, _workers(reader, config), start_worker)
+        for _, (sizes, tokens, batch_tally) in work:
             tally += batch_tally
-            for m, ids in zip(measured, tokens, strict=True):
-                if m.bytes:
-                    (val if m.hash < corpus["val_below"] else train).add(ids, m.bytes)
-    splits = {"train": train.close(), "val": val.close()}
+            for size, ids in zip(sizes, tokens, strict=True):
+                side = next(sides)
+                if side != BLANK:
+                    writers[side].add(ids, size)
+    splits = {name: writers[side].close() for side, name in names.items()}
     report = tally.summary()
     if report["round_trip_failures"]:
         raise UserError(
@@ -249,7 +221,7 @@ def encode(reader: CorpusReader, folder: Path, learned: dict[str, Any], config: 
         **learned,
         "splits": splits,
         "report": report,
-        "baselines": baselines(train.counts, folder, splits, tokenizer),
+        "baselines": baselines(writers[TRAIN].counts, folder, splits, tokenizer),
     }
 
 

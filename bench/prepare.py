@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
 
     def stage() -> list[int]:
         prepare._open_tokenizer(path)
-        return [len(ids) - 2 for batch in document_batches for ids in prepare._encode(0, batch)[1]]
+        return [len(ids) - 2 for batch in document_batches for ids in prepare._encode(batch)[1]]
 
     ways: dict[str, Callable[[], list[int]]] = {"direct": direct, "ours": ours, "stage": stage}
     speeds: dict[str, list[float]] = {name: [] for name in ways}

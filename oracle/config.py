@@ -10,6 +10,7 @@ import difflib
 import json
 import math
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_origin
@@ -208,6 +209,8 @@ def impossible(c: Config) -> list[str]:
             f"total_batch_size={c.total_batch_size} tokens is not a whole number of micro-batches of batch_size={c.batch_size}"
             f" x block_size={c.block_size} = {micro} tokens: write total_batch_size={fit} or another batch_size"
         )
+    if c.heldout_from and not _is_day(c.heldout_from):
+        found.append(f"heldout_from={c.heldout_from!r}: no such day; write days as 2024-01-31")
     if c.max_iters and c.max_epochs:
         found.append(
             f"max_iters={c.max_iters} and max_epochs={c.max_epochs:g} both say how long to train: set one of them to 0"
@@ -221,6 +224,13 @@ def impossible(c: Config) -> list[str]:
     if c.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
         found.append(f"device={c.device!r}: must be auto, cpu, cuda, cuda:N or mps")
     return found
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def without_effect(c: Config, script: str) -> list[str]:

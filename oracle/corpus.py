@@ -17,6 +17,7 @@ from oracle.cli import UserError
 
 OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 READ_BYTES = 1 << 22
+ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d(?!\d)")
 COMPRESSION_ERRORS = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile)
 
 
@@ -24,6 +25,7 @@ COMPRESSION_ERRORS = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile)
 class Document:
     id: str
     text: str
+    date: str = ""  # ISO day, or empty where none is known
 
 
 @dataclass
@@ -104,7 +106,8 @@ class CorpusReader:
         title = record.get("title")
         if self.keep_titles and isinstance(title, str) and title.strip():
             text = f"{title.strip()}\n\n{text}"
-        return Document(str(record.get("id", f"{path.name}:{number}")), text)
+        date = ISO_DAY.match(str(record.get("date")))
+        return Document(str(record.get("id", f"{path.name}:{number}")), text, date[0] if date else "")
 
     def _text(self, path: Path, file: IO[bytes]) -> Iterator[Document]:
         """A text file's documents; a file of any size passes through a few megabytes of memory if it is cut."""

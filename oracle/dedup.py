@@ -135,7 +135,7 @@ class Resemblance:
         train_of = np.full(len(first), -1)  # normal form (its first document) -> first document of it in train
         positions = np.flatnonzero(train)[::-1]
         train_of[first[positions]] = positions
-        is_held = np.zeros(len(first), bool)
+        is_held: np.ndarray = np.zeros(len(first), bool)
         is_held[first[held]] = True
         nearest: dict[int, tuple[float, int]] = {}  # normal form of held -> (jaccard, -document of train)
         for run in self._index.candidates(_LEAK_SEED):

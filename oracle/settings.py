@@ -31,6 +31,10 @@ class Corpus:
     )
     skip_bad_lines: bool = setting(False, "count malformed JSON lines and go on, instead of stopping at the first")
     val_fraction: float = setting(0.01, "share of the documents held out for validation", above=0, maximum=0.5)
+    near_duplicates: bool = setting(True, "find documents that nearly repeat each other, and keep them in one split")
+    heldout_from: str = setting(
+        "", "ISO day such as 2024-01-01: documents of that day or later form a split of their own, never trained on"
+    )
     overwrite: bool = setting(False, "replace a data_dir that was prepared with other settings")
     workers: int = setting(0, "processes; 0 takes all cores (fewer for a small corpus)", minimum=0)
     shard_tokens: int = setting(100_000_000, "tokens per shard file (uint16: twice as many bytes)", minimum=1_000)

@@ -128,6 +128,7 @@ class Prepared:
         entries = self.manifest["splits"]
         self.train = Split(self.folder, entries["train"], dtype, verify)
         self.val = Split(self.folder, entries["val"], dtype, verify)
+        self.heldout = Split(self.folder, entries["heldout"], dtype, verify) if "heldout" in entries else None
 
 
 def _check_tokenizer(path: Path, expected: str) -> None:

@@ -133,6 +133,7 @@ def markdown(manifest: dict[str, Any]) -> str:
         f"- bytes per token: {report['bytes_per_token']:.2f}",
         f"- byte-fallback tokens: {report['byte_token_share']:.3%}",
         f"- round trip: {report['documents']:,} documents encoded and decoded, {report['round_trip_failures']} differ",
+        f"- near-duplicates across the split: {_leaks(manifest)}",
         "",
         "| split | documents | tokens | bytes |",
         "|---|---:|---:|---:|",
@@ -143,6 +144,13 @@ def markdown(manifest: dict[str, Any]) -> str:
         f" xz -9 {manifest['baselines']['xz_bits_per_byte']:.3f}.",
     ]
     return "\n".join([*lines, *_comparison(manifest["comparison"]), *_wasteful(manifest["wasteful_words"])]) + "\n"
+
+
+def _leaks(manifest: dict[str, Any]) -> str:
+    if not manifest["leaks"]:
+        return "not looked for (near_duplicates=False)"
+    counted = ", ".join(f"{count} {split} documents" for split, count in manifest["leaks"].items())
+    return f"{counted}; {manifest['split']['groups']:,} groups of documents that nearly repeat each other stay together"
 
 
 def _comparison(comparison: dict[str, Any]) -> list[str]:
