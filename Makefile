@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test check format bench clean
 
 demo: .venv/installed
-	$(BIN)/python data/demo/story.py
+	$(BIN)/python -m data.demo.story
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest
@@ -24,7 +24,7 @@ bench: .venv/installed-test
 	$(BIN)/python -m bench.train_step
 
 clean:
-	rm -rf out/demo data/demo/prepared data/demo/corpus.jsonl .pytest_cache .mypy_cache .ruff_cache
+	rm -rf out/demo data/demo/raw data/demo/prepared data/demo/corpus.jsonl data/demo/rejects.jsonl data/demo/datacard.* .pytest_cache .mypy_cache .ruff_cache
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "nanoOracle needs Python 3.10 or newer; this is " + sys.version.split()[0] + ": run make PYTHON=python3.12 demo")'

@@ -10,7 +10,10 @@
 #
 # or, step by step:
 #
-#     python -m data.demo.clean
+#     python -m data.demo.standin                # the newspaper's site, on this machine; the rest in another terminal
+#     python -m data.rizospastis.scrape --base_url=http://127.0.0.1:8000 --from=2018-03-01 --to=2018-05-31 --delay=0 \
+#         --contact=you@example.org --out=data/demo/raw
+#     python -m data.rizospastis.clean --raw=data/demo/raw --out=data/demo/corpus.jsonl
 #     python prepare.py config/demo.py
 #     python train.py config/demo.py
 #     python sample.py out/demo --start="Ο φάρος"

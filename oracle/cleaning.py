@@ -236,6 +236,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no_dedup", action="store_true", help="keep exact and near duplicates")
     parser.add_argument("--workers", type=int, help="processes (default: all cores)")
+    parser.add_argument("--name", help="of the corpus, for the data card (default: the newspaper or folder)")
     parser.add_argument("--source", default="not stated", help="where the text is from, for the data card")
     parser.add_argument("--licence", default="not stated", help="its licence, for the data card")
 
@@ -259,7 +260,7 @@ def run(
     rules = [*before, *standard_rules(args.language, extra)]
     if args.titles == "drop":
         rules.append(drop_headlines())
-    about = {"name": name, "source": args.source, "licence": args.licence, "language": args.language}
+    about = {"name": args.name or name, "source": args.source, "licence": args.licence, "language": args.language}
     progress = sys.stderr.isatty()
     card = clean(
         items,

@@ -5,7 +5,9 @@ import re
 from datetime import date
 from pathlib import Path
 
-from data.demo import clean
+from data.demo import standin, story
+from data.demo.standin import StandIn
+from data.rizospastis import clean, scrape
 from oracle.text import normalize
 
 DEMO = Path(__file__).parents[1] / "data" / "demo"
@@ -42,9 +44,16 @@ def test_every_answer_holds_its_fact_and_so_does_the_article():
         assert len({q["question"], *q["paraphrases"]}) == 4
 
 
-def test_cleaning_keeps_every_article(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(clean, "CORPUS", tmp_path / "corpus.jsonl")
-    clean.main([])
-    written = [json.loads(line) for line in (tmp_path / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [a["id"] for a in written] == [a["id"] for a in rows("articles.jsonl")]
-    assert set(written[0]) == {"id", "date", "section", "title", "text"}
+def test_scraping_and_cleaning_keep_every_article(tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "corpus.jsonl"
+    with StandIn(standin.read_articles(DEMO / "articles.jsonl")) as site:
+        given = [word.replace("SITE", site.base_url).replace("data/demo/raw", str(raw)) for word in story.SCRAPE]
+        scrape.main(given[2:])
+    clean.main([f"--raw={raw}", f"--out={out}", "--workers=1"])
+    written = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    articles = rows("articles.jsonl")
+    assert [a["id"] for a in written] == [a["id"].replace("-", "") for a in articles]
+    for key in ("date", "section", "title", "kicker"):
+        assert [a[key] for a in written] == [a[key] or None for a in articles]
+    assert [a["text"].split() for a in written] == [a["text"].replace("…", "...").split() for a in articles]
+    assert (tmp_path / "rejects.jsonl").read_bytes() == b""

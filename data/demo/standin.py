@@ -36,6 +36,7 @@ MONTHS = ("Γενάρη", "Φλεβάρη", "Μάρτη", "Απρίλη", "Μά�
 WEEKDAYS = ("Δευτέρα", "Τρίτη", "Τετάρτη", "Πέμπτη", "Παρασκευή", "Σάββατο", "Κυριακή")
 ROBOTS = "User-agent: *\nDisallow: /*print$\nDisallow: /search\n"
 FIRST_EDITION = 17001
+PORT = 8000
 STORIES_PER_PAGE = 2
 REPORTAGES = ("politics", "society", "sports", "arts")
 PROMO_ID = 6668139
@@ -309,7 +310,7 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m data.demo.standin", description="Serve the embedded newspaper.")
     add = parser.add_argument
     add("--articles", default="data/demo/articles.jsonl", help="JSON lines (default: %(default)s)")
-    add("--port", type=int, default=8000, help="on 127.0.0.1 (default: %(default)s)")
+    add("--port", type=int, default=PORT, help="on 127.0.0.1 (default: %(default)s)")
     add("--fault_rate", type=float, default=0.0, help="share of requests that fail (default: none)")
     options = parser.parse_args(argv)
     articles = read_articles(options.articles)

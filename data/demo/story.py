@@ -1,6 +1,8 @@
 """`make demo`: the whole story on the embedded newspaper, step by step, each with the command a user would type.
 
-A second run finds its work done and goes straight to the samples.
+    python -m data.demo.story
+
+The newspaper's site is a stand-in on this machine. A second run finds its work done and goes straight to the samples.
 """
 
 import json
@@ -10,10 +12,21 @@ import sys
 import time
 from pathlib import Path
 
+from data.demo.standin import PORT, StandIn, read_articles
+
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "out" / "demo"
+SCRAPE = [
+    *("-m", "data.rizospastis.scrape", "--base_url=SITE", "--from=2018-03-01", "--to=2018-05-31"),
+    *("--delay=0", "--contact=you@example.org", "--out=data/demo/raw"),
+]
+CLEAN = [
+    *("-m", "data.rizospastis.clean", "--raw=data/demo/raw", "--out=data/demo/corpus.jsonl"),
+    *("--name=Η Φωνή του Μελισσόπορου", "--source=invented for nanoOracle", "--licence=MIT"),
+]
 STEPS = (
-    ("Clean the text of the newspaper", ["-m", "data.demo.clean"]),
+    ("Collect the newspaper from its site (a stand-in on this machine, so without pauses)", SCRAPE),
+    ("Clean its text", CLEAN),
     ("Train a tokenizer and cut the text into token shards", ["prepare.py", "config/demo.py"]),
     ("Train a language model from nothing", ["train.py", "config/demo.py"]),
     ("Let it write", ["sample.py", "out/demo", "--start=Ο φάρος", "--num_samples=2"]),
@@ -22,17 +35,35 @@ STEPS = (
 
 def main() -> int:
     began = time.perf_counter()
+    with stand_in() as site:
+        status = tell(site.base_url)
+    if not status:
+        print(summary(time.perf_counter() - began))
+    return status
+
+
+def tell(site: str) -> int:
+    """Run the steps, `site` being the newspaper's address; returns the exit status of the one that failed, or 0."""
     for number, (title, command) in enumerate(STEPS, start=1):
         if command[0] == "train.py" and (RUN / "checkpoints" / "pointers.json").exists():
             command = [*command, "--init_from=resume"]
+        command = [word.replace("SITE", site) for word in command]
         shown = " ".join(f'"{word}"' if " " in word else word for word in command)
         print(f"\n=== {number} of {len(STEPS)}: {title} ===\n$ python {shown}", flush=True)
         done = subprocess.run([sys.executable, *command], cwd=ROOT, env={**os.environ, "PYTHONUTF8": "1"})
         if done.returncode:
             print(f"\nthe demo stopped at step {number}; mend what the message says and run make demo again")
             return done.returncode
-    print(summary(time.perf_counter() - began))
     return 0
+
+
+def stand_in() -> StandIn:
+    """The site, at its usual port if that is free: the addresses in the corpus are then always the same."""
+    articles = read_articles(ROOT / "data/demo/articles.jsonl")
+    try:
+        return StandIn(articles, port=PORT)
+    except OSError:
+        return StandIn(articles)
 
 
 def summary(seconds: float) -> str:
@@ -45,6 +76,8 @@ def summary(seconds: float) -> str:
     return f"""
 === Done in {seconds:.0f} seconds ===
 What was made                              Where it is
+  the pages of the site as they came       data/demo/raw/
+  what cleaning did, rule by rule          data/demo/datacard.md
   a corpus of {manifest["corpus"]["documents"]} articles                   data/demo/corpus.jsonl
   a tokenizer of {manifest["tokenizer"]["vocab_size"]:,} pieces               data/demo/prepared/tokenizer.model
   what it costs, word by word              data/demo/prepared/tokenizer_report.md
