@@ -129,10 +129,9 @@ class _Groups:
         """
         while True:
             sides = self.sides(val_fraction)
-            named = {
-                "validation": resemblance.leaks(sides == TRAIN, sides == VAL),
-                "heldout": resemblance.leaks((sides == TRAIN) | (sides == VAL), sides == HELDOUT),
-            }
+            named = {"validation": resemblance.leaks(sides == TRAIN, sides == VAL)}
+            if self._dated.any():
+                named["heldout"] = resemblance.leaks((sides == TRAIN) | (sides == VAL), sides == HELDOUT)
             if not any(named.values()):
                 return {split: len(found) for split, found in named.items()}
             for leak in (leak for found in named.values() for leak in found):
