@@ -115,10 +115,14 @@ def guess_language(text: str) -> str:
     return best if hits[best] >= max(MIN_STOP_WORDS, 0.05 * words.total()) else "unknown"
 
 
+def is_lost(text: str) -> bool:
+    """Whether too many characters stand for bytes that no codec could read: the text was decoded wrongly."""
+    return len(_LOST.findall(text)) > MAX_LOST_SHARE * len(text)
+
+
 def is_misread(text: str, language: str) -> bool:
     """Whether a codec broke the text beyond repair: count it before `normalize` deletes the evidence."""
-    lost = len(_LOST.findall(text))
-    return lost > MAX_LOST_SHARE * len(text) or misread_share(text, language_of(language).code_page) > MAX_MISREAD_SHARE
+    return is_lost(text) or misread_share(text, language_of(language).code_page) > MAX_MISREAD_SHARE
 
 
 def is_short(text: str) -> bool:

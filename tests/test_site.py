@@ -6,6 +6,7 @@ from data.demo.standin import Newspaper, read_articles, story_id
 from data.rizospastis import site
 from data.rizospastis.site import Address, parse_address
 from data.rizospastis.walk import Walk
+from oracle import quality
 from oracle.rawstore import Page
 from tests.newspaper import ARTICLES
 
@@ -87,7 +88,7 @@ GREEK = "Άρης, Ήρα: «δουλειά» – 1.000 €"
 )
 def test_the_codec_follows_the_bytes_and_not_the_label(body: bytes, content_type: str, codec: str, text: str):
     assert site.decode(body, {"content-type": content_type}) == (text, codec)
-    assert not site.is_garbled(text)
+    assert not quality.is_lost(text)
 
 
 def test_a_page_in_the_wrong_codec_is_an_error():

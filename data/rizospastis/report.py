@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import date
 
 from data.rizospastis import site
-from data.rizospastis.walk import days_between
 from oracle.rawstore import DISALLOWED, ERROR, STORED, TODO, RawStore
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -20,7 +19,7 @@ def report(store: RawStore, first: str, last: str) -> Iterator[str]:
     months: dict[str, Counter[str]] = defaultdict(Counter)
     weekdays: dict[str, Counter[int]] = defaultdict(Counter)
     per_issue: Counter[str] = Counter()
-    for day in days_between(first, last):
+    for day in site.days_between(first, last):
         months[day[:7]]["days"] += 1
     for entry in store.entries(first, last):
         kind = entry.key.split("/")[0]

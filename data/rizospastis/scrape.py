@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from data.rizospastis import site
 from data.rizospastis.report import report
-from data.rizospastis.walk import Walk, day_request, days_between
+from data.rizospastis.walk import Walk, day_request
 from oracle import cli
 from oracle.cli import UsageError
 from oracle.crawl import crawl
@@ -111,7 +111,7 @@ def _fetch(options: argparse.Namespace) -> None:
             for warning in store.warnings:
                 print(f"warning: {warning}", file=sys.stderr)
             store.judge_again(site.PARSER_VERSION)
-            store.add(map(day_request, days_between(options.first, options.last)))
+            store.add(map(day_request, site.days_between(options.first, options.last)))
             if options.recheck:
                 store.reopen(["no_issue", "other_date", ERROR], options.first, options.last, refetch=True)
             is_done = _crawl_with_progress(store, fetcher, options)
@@ -125,7 +125,7 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _crawl_with_progress(store: RawStore, fetcher: Fetcher, options: argparse.Namespace) -> bool:
-    days = list(days_between(options.first, options.last))
+    days = list(site.days_between(options.first, options.last))
     shown = {"issues": 0, "stories": 0, "errors": 0}
     today = ""
     with tqdm(total=len(days), unit="day", smoothing=0.05) as bar:
@@ -152,7 +152,7 @@ def _crawl_with_progress(store: RawStore, fetcher: Fetcher, options: argparse.Na
 
 def _dry_run(options: argparse.Namespace) -> None:
     """Print what a run would do; what the ledger does not know yet is estimated from the paper's habits."""
-    total = len(list(days_between(options.first, options.last)))
+    total = len(list(site.days_between(options.first, options.last)))
     asked, queued = 0, 0
     if (options.out / "ledger.sqlite").is_file():
         with RawStore(options.out) as store:

@@ -6,7 +6,6 @@ every such change: the next run then judges all stored pages again, without fetc
 """
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,8 +15,9 @@ from urllib.parse import parse_qs, urlsplit
 from bs4 import BeautifulSoup
 from bs4.element import NavigableString, Tag
 
-from oracle.html import block_text
+from oracle import html
 from oracle.rawstore import Page, RawStore
+from oracle.text import fold
 
 PARSER_VERSION = "1"
 BASE_URL = "https://www.rizospastis.gr"
@@ -54,7 +54,7 @@ HEADER_DATE = re.compile(
     rf"(?:(?P<d1>\d{{1,2}})(?:\s+(?P<m1>{_WORD}))?(?:\s+(?P<y1>\d{{4}}))?\s*[-–]\s*(?:{_WORD}\s+)?)?"
     rf"\b(?P<d2>\d{{1,2}})\s+(?P<m2>{_WORD})\s+(?P<y2>\d{{4}})(?:\s*[-–]\s*(?P<printing>\d)η\s+έκδοση)?"
 )
-GARBLED_SHARE = 0.001  # more undecodable characters than this, and the page is an error
+CODE_PAGE = "cp1253"  # of pages that are not UTF-8
 
 
 @dataclass(frozen=True)
@@ -165,29 +165,20 @@ def _iso(year: int, month: int, day: int) -> str:
         return ""
 
 
+def days_between(first: str, last: str) -> Iterator[str]:
+    """The days first..last, ISO."""
+    start = date.fromisoformat(first)
+    for offset in range((date.fromisoformat(last) - start).days + 1):
+        yield (start + timedelta(offset)).isoformat()
+
+
 # Bytes to text.
 
 
 def decode(body: bytes, headers: Mapping[str, str]) -> tuple[str, str]:
-    """Return (text, codec): UTF-8 if the bytes are that, else a Greek code page; labels are only a hint.
-
-    A stray broken byte does not make a UTF-8 page a Greek one. ISO-8859-7 is how windows-1253 pages are often
-    labelled; the two differ in Ά (0xB6 there, 0xA2 here), which decides.
-    """
-    text = body.decode("utf-8-sig", "replace")
-    broken = text.count("\ufffd")
-    if not broken or (broken <= GARBLED_SHARE * len(text) and not text.isascii()):
-        return text, "utf-8"
+    """Return (text, codec), as `oracle.html.decode` does; of labels only ISO-8859-7 is a hint worth having."""
     label = (headers.get("content-type", "") + body[:2048].decode("latin-1")).lower()
-    if "8859-7" in label and body.count(0xB6) > body.count(0xA2):
-        return body.decode("iso8859_7", "replace"), "iso-8859-7"
-    return body.decode("cp1253", "replace"), "cp1253"
-
-
-def is_garbled(text: str) -> bool:
-    """Whether too many characters are replacement or C1 control characters: the codec was wrong."""
-    bad = sum(1 for character in text if character == "\ufffd" or "\x80" <= character <= "\x9f")
-    return bad > GARBLED_SHARE * len(text)
+    return html.decode(body, "iso-8859-7" if "8859-7" in label else CODE_PAGE)
 
 
 def is_complete(body: bytes) -> bool:
@@ -333,16 +324,14 @@ def _header_dates(header: str) -> tuple[tuple[str, ...], int]:
             first = _iso(year, month, int(match["d1"])) or last
         span = (date.fromisoformat(last) - date.fromisoformat(first)).days
         if not 0 <= span < LONGEST_ISSUE_DAYS:
-            first, span = last, 0
-        start = date.fromisoformat(first)
-        return tuple((start + timedelta(days)).isoformat() for days in range(span + 1)), printing
+            first = last
+        return tuple(days_between(first, last)), printing
     return (), 0
 
 
 def _month(word: str) -> int:
     """The number of a month's name, or 0."""
-    decomposed = unicodedata.normalize("NFD", word.lower())
-    plain = "".join(character for character in decomposed if not unicodedata.combining(character))
+    plain = fold(word)
     return MONTHS.get(plain[:4], MONTHS.get(plain[:3], 0))
 
 
@@ -377,11 +366,11 @@ def _edition_name(soup: BeautifulSoup, insert: str, printing: int) -> str:
 
 def _body_text(body: Tag) -> str:
     """The paragraphs, without tables (results, prices) unless the whole article is laid out in one."""
-    whole = block_text(body)
+    whole = html.block_text(body)
     for table in body.find_all("table"):
         table.extract()
-    return (block_text(body) or whole).partition(END_MARKER)[0].strip()
+    return (html.block_text(body) or whole).partition(END_MARKER)[0].strip()
 
 
 def _line(tag: Tag) -> str:
-    return " ".join(block_text(tag).split())
+    return " ".join(html.block_text(tag).split())

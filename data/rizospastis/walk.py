@@ -13,19 +13,13 @@ The verdict on a page is a recorded state, a pure function of the page and of th
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import date
 
 from data.rizospastis import site
+from oracle import quality
 from oracle.rawstore import ERROR, Answer, Page, Request
 
 _DAY, _PAGE, _REPORTAGE, _STORY = range(4)  # the order of work within a day
-
-
-def days_between(first: str, last: str) -> Iterator[str]:
-    """The days first..last, ISO."""
-    start = date.fromisoformat(first)
-    for offset in range((date.fromisoformat(last) - start).days + 1):
-        yield (start + timedelta(offset)).isoformat()
 
 
 def day_request(day: str) -> Request:
@@ -44,7 +38,7 @@ class Walk:
 
     def judge(self, key: str, page: Page, days: Sequence[str]) -> Answer:
         text, codec = site.decode(page.body, page.headers)
-        if site.is_garbled(text):
+        if quality.is_lost(text):
             return Answer(ERROR, {"reason": f"too many characters that {codec} cannot explain"})
         kind = key.split("/")[0]
         if kind == "story":
