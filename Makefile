@@ -22,6 +22,8 @@ format: .venv/installed-test
 bench: .venv/installed-test
 	$(BIN)/python -m bench.prepare
 	$(BIN)/python -m bench.train_step
+	$(BIN)/python -m bench.torture_crawl
+	@echo 'On text of your own: python -m bench.clean FOLDER, bench.dedup FILES, bench.extract FOLDER'
 
 clean:
 	rm -rf out/demo data/demo/raw data/demo/prepared data/demo/corpus.jsonl data/demo/rejects.jsonl data/demo/datacard.* .pytest_cache .mypy_cache .ruff_cache

@@ -1,7 +1,6 @@
 """Speed and memory of cleaning on one core, on a corpus made of real text.
 
-    python -m bench.clean FOLDER --megabytes 100        # FOLDER: *.jsonl or *.jsonl.xz with a `text` in each
-    line
+    python -m bench.clean FOLDER --megabytes 100     # FOLDER: *.jsonl or *.jsonl.xz, a `text` in each line
 
 The documents of FOLDER are repeated until there are enough; in each round a twentieth of the words are
 replaced, so that no round is the duplicate of another. Prints MB/s of text on one process, with and without
