@@ -6,6 +6,8 @@
 # validation loss settle near 3.5 nats per token after epoch 20. Expect the same: 10.8 at step 0 (= ln 50304), below
 # 6 within the first 300 steps, below 4 before the second epoch ends, then a long slow slope.
 #
+#     python -m data.rizospastis.scrape --contact=you@example.org    # two weeks, stopped and resumed as you like
+#     python -m data.rizospastis.clean --raw=data/rizospastis/raw --out=data/rizospastis/corpus.jsonl
 #     python prepare.py config/rizospastis.py       # minutes
 #     python train.py config/rizospastis.py --dry_run
 #     python train.py config/rizospastis.py         # 24 GB card: about 30 h; H200: about 7 h

@@ -74,7 +74,7 @@ def clusters(
     A group is connected, not complete: if A resembles B and B resembles C, the three are together. The
     longest text (in characters) comes first, of equally long ones the first given: give documents in order of
     date. The others follow in the order given. `documents` is read once; the result does not depend on
-    `workers` (processes; None: one per core, 16 at most). Raises ValueError for an id given twice and for a
+    `workers` (processes, 16 at most; None: one per core). Raises ValueError for an id given twice and for a
     threshold outside [MIN_THRESHOLD, 1].
     """
     with closing(Resemblance(documents, threshold=threshold, workers=workers, seeds=(_SEED,))) as found:
@@ -286,7 +286,7 @@ def _signed(
     chunks: Iterable[tuple[list[str], list[str]]], seeds: tuple[int, ...], workers: int | None
 ) -> Iterator[tuple[list[str], tuple[_Signatures, bytes]]]:
     """Yield the ids of every chunk with what `_sign` says of its texts, in order."""
-    work = ordered_map(partial(_sign_chunk, seeds), chunks, workers or min(cores(), _MAX_WORKERS))
+    work = ordered_map(partial(_sign_chunk, seeds), chunks, min(workers or cores(), _MAX_WORKERS))
     return ((ids, signed) for (ids, _), signed in work)
 
 
