@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from oracle.history import History, Record, number, read_history
+from oracle.history import History, Record, number, read_history, shared_baselines
 from oracle.shards import atomic_file
 
 if TYPE_CHECKING:
@@ -206,7 +206,9 @@ def _focus(axis: "Axes", keep: Sequence[float] = (), near: Sequence[float] = ())
     margin = 0.06 * (seen.max() - seen.min()) or 0.1
     axis.set_ylim(seen.min() - margin, seen.max() + margin)
     if (first := points[:, 1].max()) > seen.max() + margin:
-        axis.set_title(f"{axis.get_title()}, from {first:,.2f}" if first < 1000 else f"{axis.get_title()}, from {first:,.0f}")
+        axis.set_title(
+            f"{axis.get_title()}, from {first:,.2f}" if first < 1000 else f"{axis.get_title()}, from {first:,.0f}"
+        )
 
 
 def _data_lines(axis: "Axes") -> list[Any]:
@@ -250,9 +252,9 @@ def draw_all(runs: Sequence[History], folder: Path) -> list[Path]:
     """Write every figure into `folder`, all runs in the same axes.
 
     Tokens are the axis, with epochs along the top where an epoch is as long for all runs; where it is not, one more
-    figure has epochs as its axis. Baselines are drawn where all runs have the same.
+    figure has epochs as its axis. Baselines are drawn where they are the same for all.
     """
-    baselines = runs[0].baselines if all(run.baselines == runs[0].baselines for run in runs) else {}
+    baselines = shared_baselines(runs)
     by_tokens = Drawing(runs, baselines)
     time = HOURS if max(run.clock.seconds for run in runs) >= 7200 else MINUTES
     cells = {name: [(panel, by_tokens) for panel in panels] for name, panels in FIGURES.items()}

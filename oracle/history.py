@@ -10,11 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from model import GPTConfig
+from model import GPTConfig, count_parameters
 from oracle.checkpoint import FOLDER, POINTERS, STATE
 from oracle.cli import UserError
 from oracle.logbook import METRICS, SAMPLES, read
@@ -22,6 +23,7 @@ from oracle.settings import Config
 from oracle.shards import MANIFEST, sha256
 
 Record = dict[str, Any]
+DATACARD, XZ = "datacard.json", "xz -9"
 PAUSE_SECONDS, PAUSE_FACTOR = 600, 5  # without session records, a longer gap than both allow is a pause
 
 
@@ -46,8 +48,8 @@ class History:
     samples: list[Record]
     manifest: dict[str, Any] | None = None
     datacard: dict[str, Any] | None = None
-    machine: dict[str, Any] | None = None
-    missing: tuple[str, ...] = field(default=())  # sentences about what could not be read
+    machine: dict[str, Any] = field(default_factory=dict)  # device, versions, as far as noted
+    no_manifest: str = ""  # why there is no manifest
 
     @property
     def name(self) -> str:
@@ -82,23 +84,30 @@ class History:
 
     def tokens(self, record: Record) -> float:
         """Training tokens seen when `record` was written."""
-        return record.get("tokens", record["step"] * self.tokens_per_step)
+        known = number(record.get("tokens"))
+        return record["step"] * self.tokens_per_step if known is None else known
 
     def epoch(self, record: Record) -> float | None:
         per_epoch = self.tokens_per_epoch
         return self.tokens(record) / per_epoch if per_epoch else None
 
     def gap(self, evaluation: Record) -> float | None:
-        """Validation loss minus the mean training loss since the evaluation before; nats per token."""
+        """Validation loss minus the mean training loss since the evaluation before, in nats per token.
+
+        Where nothing was logged in between, minus the last training loss before it.
+        """
         until = evaluation["step"]
         since = max((r["step"] for r in self.evaluations if r["step"] < until), default=-1)
-        losses = [r["loss"] for r in self.training if since < r["step"] <= until and number(r["loss"]) is not None]
+        before = [r for r in self.training if r["step"] <= until and number(r["loss"]) is not None]
+        losses = [r["loss"] for r in before if r["step"] > since] or [r["loss"] for r in before[-1:]]
         return evaluation["val_loss"] - fmean(losses) if losses else None
 
     @property
-    def shape(self) -> GPTConfig:
+    def parameters(self) -> int | None:
+        """None where the settings do not say how many rows the embedding has."""
         values = {f.name: self.settings[f.name] for f in dataclasses.fields(GPTConfig) if f.name != "vocab_size"}
-        return GPTConfig(**values, vocab_size=self.settings["padded_vocab_size"])
+        rows = self.settings["padded_vocab_size"]
+        return count_parameters(GPTConfig(**values, vocab_size=rows)) if rows else None
 
     @property
     def baselines(self) -> dict[str, float]:
@@ -127,7 +136,13 @@ def number(value: Any) -> float | None:
 def baselines_of(manifest: dict[str, Any]) -> dict[str, float]:
     """The manifest's baselines, in bits per byte, under the names a reader sees."""
     values = manifest["baselines"]
-    return {"token frequencies": values["unigram_bits_per_byte"], "xz -9": values["xz_bits_per_byte"]}
+    return {"token frequencies": values["unigram_bits_per_byte"], XZ: values["xz_bits_per_byte"]}
+
+
+def shared_baselines(runs: Sequence[History]) -> dict[str, float]:
+    """Those that are the same for all `runs`. That of xz is the held-out text's own, whatever the tokenizer."""
+    first, *others = (run.baselines for run in runs)
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 def measure(records: Sequence[Record]) -> Clock:
@@ -137,7 +152,7 @@ def measure(records: Sequence[Record]) -> Clock:
     else is. Older runs do not: there, a gap longer than ten minutes and than five times the median gap is one.
     """
     times = [r["time"] for r in records if number(r.get("time")) is not None]
-    gaps = [max(0.0, after - before) for before, after in zip(times, times[1:], strict=False)]
+    gaps = [max(0.0, after - before) for before, after in pairwise(times)]
     sessions = any("machine" in r for r in records)
     limit = max(PAUSE_SECONDS, PAUSE_FACTOR * median(gaps)) if gaps else PAUSE_SECONDS
     elapsed: list[float | None] = []
@@ -166,38 +181,41 @@ def read_history(folder: Path) -> History:
     metrics = [r for r in read(folder / METRICS) if isinstance(r, dict)]
     if not any("loss" in r or "val_loss" in r for r in metrics):
         raise UserError(f"{folder / METRICS}: no metrics recorded yet; train first")
-    manifest, datacard, missing = _data(folder, settings)
-    noted = [r["machine"] for r in metrics if isinstance(r.get("machine"), dict)]
     samples = [r for r in read(folder / SAMPLES) if isinstance(r, dict) and {"step", "prompt", "text"} <= r.keys()]
-    machine = noted[-1] if noted else None
-    return History(folder, settings, metrics, samples, manifest, datacard, machine, tuple(missing))
+    state = _checkpoint_state(folder)
+    manifest, reason = _manifest(settings, state.get("identity", {}).get("data"))
+    noted = [r["machine"] for r in metrics if isinstance(r.get("machine"), dict)]
+    machine = state.get("versions", {}) | (noted[-1] if noted else {})
+    datacard = _datacard(settings) if manifest else None
+    return History(folder, settings, metrics, samples, manifest, datacard, machine, reason)
 
 
-def _data(folder: Path, settings: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any] | None, list[str]]:
-    """Manifest and data card of what the run was trained on, or None and a sentence for each that is not there."""
+def _manifest(settings: dict[str, Any], trained_on: str | None) -> tuple[dict[str, Any] | None, str]:
+    """The manifest of what the run was trained on, or None and a sentence that says why not."""
     path = Path(settings["data_dir"]) / MANIFEST
     if not path.exists():
-        return None, None, [f"{path} is not on this machine: no figures of the corpus, no baselines."]
-    trained_on = _trained_on(folder)
-    if trained_on and trained_on != sha256(path):
-        return None, None, [
-            f"{path} was made anew since the run was trained ({sha256(path)[:12]}, trained on {trained_on[:12]}):"
+        return None, f"{path} is not here: no figures of the corpus, no baselines."
+    if trained_on and trained_on != (now := sha256(path)):
+        return None, (
+            f"{path} has been made anew since ({now[:12]}, the run was trained on {trained_on[:12]}):"
             " no figures of the corpus, no baselines."
-        ]  # fmt: skip
-    corpus = Path(settings["corpus"]) if settings["corpus"] else None
-    card = (corpus if corpus.is_dir() else corpus.parent) / "datacard.json" if corpus else None
-    if card is None or not card.exists():
-        where = f"{card} does not exist" if card else "the run's config names no corpus"
-        return _json(path), None, [f"No data card of the cleaning: {where}."]
-    return _json(path), _json(card), []
+        )
+    return _json(path), ""
 
 
-def _trained_on(folder: Path) -> str | None:
-    """The manifest's sha256 as the newest checkpoint remembers it."""
+def _datacard(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """What a cleaner wrote beside the corpus."""
+    corpus = Path(settings["corpus"])
+    path = (corpus if corpus.is_dir() else corpus.parent) / DATACARD
+    return _json(path) if settings["corpus"] and path.exists() else None
+
+
+def _checkpoint_state(folder: Path) -> dict[str, Any]:
+    """What the newest checkpoint remembers besides tensors; empty without a checkpoint."""
     pointers = folder / FOLDER / POINTERS
     name = _json(pointers).get("last") if pointers.exists() else None
     state = folder / FOLDER / name / STATE if name else None
-    return _json(state).get("identity", {}).get("data") if state and state.exists() else None
+    return _json(state) if state and state.exists() else {}
 
 
 def _json(path: Path) -> dict[str, Any]:
