@@ -203,7 +203,7 @@ def _focus(axis: "Axes", keep: Sequence[float] = (), near: Sequence[float] = ())
     seen = np.concatenate([late if len(late) else points[:, 1], list(keep)])
     bottom, top = seen.min(), seen.max()
     seen = np.concatenate([seen, [v for v in near if 2 * bottom - top <= v <= 2 * top - bottom]])
-    margin = 0.06 * (seen.max() - seen.min()) or 0.1
+    margin = max(0.06 * (seen.max() - seen.min()), 0.001 * abs(top)) or 0.1
     axis.set_ylim(seen.min() - margin, seen.max() + margin)
     if (first := points[:, 1].max()) > seen.max() + margin:
         axis.set_title(
