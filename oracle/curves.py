@@ -158,12 +158,12 @@ def learning_rate(axis: "Axes", drawing: Drawing) -> None:
     axis.set(title="Learning rate", ylabel="learning rate")
     for index, run in enumerate(drawing.runs):
         axis.plot(*drawing.series(run, run.training, "lr"), **drawing.line(index), label=drawing.labels[index])
-    axis.yaxis.set_major_formatter(FuncFormatter(_plain))
+    _plain_ticks(axis.yaxis)
     axis.set_ylim(bottom=0)
 
 
 def gradient_norm(axis: "Axes", drawing: Drawing) -> None:
-    axis.set(title="Gradient norm before clipping", ylabel="global norm (log)")
+    axis.set(title="Gradient norm before clipping", ylabel="global norm")
     for index, run in enumerate(drawing.runs):
         x, y = drawing.series(run, run.training, "grad_norm")
         axis.plot(x, y, **drawing.raw(index))
@@ -180,7 +180,7 @@ def throughput(axis: "Axes", drawing: Drawing) -> None:
         x, y = drawing.series(run, run.training, "tokens_per_second")
         axis.plot(x, y, **drawing.raw(index))
         axis.plot(x, smoothed(y), **drawing.line(index), label=drawing.labels[index])
-    axis.yaxis.set_major_formatter(FuncFormatter(_plain))
+    _plain_ticks(axis.yaxis)
     axis.set_ylim(0, 1.1 * axis.get_ylim()[1])
 
 
@@ -200,15 +200,15 @@ def _focus(axis: "Axes", keep: Sequence[float] = (), near: Sequence[float] = ())
     if not len(points):
         return
     late = points[points[:, 0] > PLUNGE * points[:, 0].max(), 1]
-    seen = np.concatenate([late if len(late) else points[:, 1], list(keep)])
+    if not len(late) or np.ptp(points[:, 1]) < 2 * np.ptp(late):
+        late = points[:, 1]  # there is room for all of it
+    seen = np.concatenate([late, list(keep)])
     bottom, top = seen.min(), seen.max()
     seen = np.concatenate([seen, [v for v in near if 2 * bottom - top <= v <= 2 * top - bottom]])
     margin = max(0.06 * (seen.max() - seen.min()), 0.001 * abs(top)) or 0.1
     axis.set_ylim(seen.min() - margin, seen.max() + margin)
     if (first := points[:, 1].max()) > seen.max() + margin:
-        axis.set_title(
-            f"{axis.get_title()}, from {first:,.2f}" if first < 1000 else f"{axis.get_title()}, from {first:,.0f}"
-        )
+        axis.set_title(f"{axis.get_title()}, from {first:,.{2 if first < 1000 else 0}f}")
 
 
 def _data_lines(axis: "Axes") -> list[Any]:
@@ -217,11 +217,22 @@ def _data_lines(axis: "Axes") -> list[Any]:
 
 
 def _logarithmic(axis: "Axes") -> None:
-    """A log axis labelled in plain numbers: 1, 2, 5, 10, …"""
+    """A log axis labelled in plain numbers, 1, 2, 5, 10, …, where the values span more than a factor of ten."""
+    values = np.concatenate([np.zeros(0), *(line.get_ydata() for line in _data_lines(axis))])
+    values = values[values > 0]
+    if not len(values) or values.max() < 10 * values.min():
+        return
     axis.set_yscale("log")
+    axis.set_ylabel(f"{axis.get_ylabel()} (log)")
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
     axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter(FuncFormatter(_plain))
+
+
+def _plain_ticks(axis: Any) -> None:
+    """At most six steps of 1, 2 or 5, in plain numbers, on an x- or y-axis."""
+    axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(_plain))
 
 
 def _plain(value: float, _: int = 0) -> str:
@@ -272,8 +283,7 @@ def save(path: Path, cells: Sequence[tuple[Panel, Drawing]]) -> Path:
             figure.suptitle(cells[0][1].labels[0], fontsize=18)
         for axis, (panel, drawing) in zip(np.atleast_1d(figure.subplots(1, len(cells))), cells, strict=True):
             axis.set_xlabel(drawing.scale.label)
-            axis.xaxis.set_major_locator(MaxNLocator(6))
-            axis.xaxis.set_major_formatter(FuncFormatter(_plain))
+            _plain_ticks(axis.xaxis)
             panel(axis, drawing)
             _finish(axis, drawing)
         picture = BytesIO()
@@ -291,6 +301,7 @@ def _finish(axis: "Axes", drawing: Drawing) -> None:
     per_epoch = drawing.tokens_per_epoch
     if drawing.scale is TOKENS and per_epoch:
         top = axis.secondary_xaxis("top", functions=(lambda t: t / per_epoch, lambda e: e * per_epoch))
-        top.set_xlabel("epochs")
+        top.set_xlabel(EPOCHS.label)
+        _plain_ticks(top.xaxis)
     if len(axis.get_legend_handles_labels()[0]) > 1:
         axis.legend(framealpha=0.85)

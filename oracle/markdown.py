@@ -1,5 +1,6 @@
 """Markdown that survives any text a model writes: tables, and text inside them."""
 
+import re
 from collections.abc import Sequence
 
 SPECIAL = {ord(c): f"\\{c}" for c in "&<>|*_`[]~$\\"}
@@ -7,8 +8,9 @@ CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), 127) if co
 
 
 def literal(text: str) -> str:
-    """`text` as itself, on one line: nothing in it is markup, line ends are `<br>`."""
-    return text.translate(CONTROL | SPECIAL).strip().replace("\n", "<br>").replace("\t", " ")
+    """`text` as itself, on one line: nothing in it is markup, line ends are `<br>`, at most two in a row."""
+    plain = text.translate(CONTROL | SPECIAL).strip().replace("\t", " ")
+    return re.sub(r"\n{3,}", "\n\n", plain).replace("\n", "<br>")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> list[str]:

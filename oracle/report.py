@@ -32,8 +32,8 @@ CAPTIONS = {
     "loss.png": "Loss in training and on the whole validation split, and bits per UTF-8 byte against what any model has"
     " to beat. The ring is the best evaluation.",
     "generalization.png": "Perplexity, and validation minus training loss: where it grows while validation stands still,"
-    " the model is learning by heart. In training, dropout is on and the loss is a mean over the steps since the"
-    " evaluation before.",
+    " the model is learning by heart. The training loss is the mean over the steps since the evaluation before, with"
+    " dropout where there is any.",
     "optimization.png": "The learning rate, and the gradient's norm before clipping.",
     "speed.png": "Tokens per second of the training steps alone, and what the time bought, evaluations and checkpoints"
     " included, pauses left out.",
