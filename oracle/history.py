@@ -64,6 +64,11 @@ class History:
         return [r for r in self.metrics if number(r.get("val_loss")) is not None and "step" in r]
 
     @cached_property
+    def skipped(self) -> list[Record]:
+        """Steps that were left out because their loss or gradient was sick."""
+        return [r for r in self.metrics if "skipped" in r and "step" in r]
+
+    @cached_property
     def best(self) -> Record | None:
         """The evaluation of lowest validation loss."""
         return min(self.evaluations, key=lambda r: r["val_loss"], default=None)
@@ -73,7 +78,8 @@ class History:
         for record in reversed(self.training):
             if record["step"] and number(record.get("tokens")):
                 return record["tokens"] / record["step"]
-        return self.settings["total_batch_size"] or self.settings["batch_size"] * self.settings["block_size"]
+        sequences = number(self.settings["batch_size"]) or 1  # it may be "auto"
+        return self.settings["total_batch_size"] or sequences * self.settings["block_size"]
 
     @cached_property
     def tokens_per_epoch(self) -> float | None:
@@ -92,10 +98,13 @@ class History:
         return self.tokens(record) / per_epoch if per_epoch else None
 
     def gap(self, evaluation: Record) -> float | None:
-        """Validation loss minus the mean training loss since the evaluation before, in nats per token.
+        """Validation loss minus recent training loss, in nats per token, as the run noted it.
 
-        Where nothing was logged in between, minus the last training loss before it.
+        Older runs did not: minus the mean training loss since the evaluation before, or the last one logged.
         """
+        noted = number(evaluation.get("gap"))
+        if noted is not None:
+            return noted
         until = evaluation["step"]
         since = max((r["step"] for r in self.evaluations if r["step"] < until), default=-1)
         before = [r for r in self.training if r["step"] <= until and number(r["loss"]) is not None]

@@ -32,8 +32,7 @@ CAPTIONS = {
     "loss.png": "Loss in training and on the whole validation split, and bits per UTF-8 byte against what any model has"
     " to beat. The ring is the best evaluation.",
     "generalization.png": "Perplexity, and validation minus training loss: where it grows while validation stands still,"
-    " the model is learning by heart. The training loss is the mean over the steps since the evaluation before, with"
-    " dropout where there is any.",
+    " the model is learning by heart. The training loss is a mean over recent steps, with dropout where there is any.",
     "optimization.png": "The learning rate, and the gradient's norm before clipping.",
     "speed.png": "Tokens per second of the training steps alone, and what the time bought, evaluations and checkpoints"
     " included, pauses left out.",
@@ -136,6 +135,7 @@ def _results(runs: Sequence[History], price: float | None) -> list[str]:
         ("at step", best("step", ",")),
         ("in epoch", at_best(History.epoch, ".2f")),
         ("validation minus training loss there", at_best(History.gap, "+.4f")),
+        ("sick steps left out", lambda run: f"{len(run.skipped):,}"),
         ("tokens per second, training steps", lambda run: short(run.speed) if run.speed else UNKNOWN),
         ("MFU", of_training("mfu", median, ".1%")),
         ("peak memory, GiB", of_training("peak_memory_gib", max, ".1f")),
@@ -158,6 +158,9 @@ def _verdict(runs: Sequence[History]) -> list[str]:
             f"Validation was best at step {first.best['step']:,}; at step {last['step']:,} its loss is"
             f" {last['val_loss'] - first.best['val_loss']:.4f} nats per token higher: the steps between did not help it."
         )
+    if first.skipped:
+        steps = ", ".join(f"{r['step']:,} ({r['skipped']})" for r in first.skipped[:10])
+        lines.append(f"Sick steps were left out: {steps}{', …' if len(first.skipped) > 10 else ''}.")
     if len(runs) > 1 and XZ not in shared_baselines(runs):
         lines.append(
             "These runs were validated on different texts, or on one that is not here: their figures do not say which"

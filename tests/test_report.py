@@ -178,6 +178,16 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     assert read_history(run).best["step"] == 20
 
 
+def test_what_a_run_notes_itself_is_taken_over(tmp_path, undrawn):
+    skipped = {"step": 7, "skipped": "spike", "batch_loss": 9.0, "documents": ["d1"], "time": 3}
+    records = [training(5, 1), skipped, {"step": 9, "lr": 1e-3, "time": 4}, evaluation(10, 5) | {"gap": 0.25}]
+    run = make_run(tmp_path / "run", records, batch_size="auto")
+    report.main([str(run)])
+    page = (run / "report.md").read_text(encoding="utf-8")
+    assert row(page, "validation minus training loss there") == ["+0.2500"]
+    assert row(page, "sick steps left out") == ["1"] and "left out: 7 (spike)." in page
+
+
 def test_data_made_anew_is_not_the_run_s_data(tmp_path, prepared_dir):
     run = make_run(tmp_path / "run", data_dir=str(prepared_dir))
     state = run / "checkpoints" / "step-00000030" / "state.json"
