@@ -39,6 +39,10 @@ class Clock:
     def seconds(self) -> float:
         return max((s for s in self.elapsed if s is not None), default=0.0)
 
+    @property
+    def hours(self) -> float:
+        return self.seconds / 3600
+
 
 @dataclass(frozen=True)
 class History:
@@ -122,11 +126,9 @@ class History:
     def baselines(self) -> dict[str, float]:
         return baselines_of(self.manifest) if self.manifest else {}
 
-    @cached_property
-    def speed(self) -> float | None:
-        """Median tokens per second of the training steps alone."""
-        speeds = [s for r in self.training if (s := number(r.get("tokens_per_second"))) is not None]
-        return median(speeds) if speeds else None
+    def values(self, key: str) -> list[float]:
+        """The finite values of `key` in the training records."""
+        return [value for r in self.training if (value := number(r.get(key))) is not None]
 
     @cached_property
     def clock(self) -> Clock:
@@ -188,15 +190,16 @@ def read_history(folder: Path) -> History:
         raise UserError(f"{folder}: no config.json there, so no run directory; name one that train.py made")
     settings = dataclasses.asdict(Config()) | _json(config)
     metrics = [r for r in read(folder / METRICS) if isinstance(r, dict)]
-    if not any("loss" in r or "val_loss" in r for r in metrics):
-        raise UserError(f"{folder / METRICS}: no metrics recorded yet; train first")
     samples = [r for r in read(folder / SAMPLES) if isinstance(r, dict) and {"step", "prompt", "text"} <= r.keys()]
     state = _checkpoint_state(folder)
     manifest, reason = _manifest(settings, state.get("identity", {}).get("data"))
     noted = [r["machine"] for r in metrics if isinstance(r.get("machine"), dict)]
     machine = state.get("versions", {}) | (noted[-1] if noted else {})
-    datacard = _datacard(settings) if manifest else None
-    return History(folder, settings, metrics, samples, manifest, datacard, machine, reason)
+    datacard = _datacard(manifest["fingerprint"]["corpus"]) if manifest else None
+    history = History(folder, settings, metrics, samples, manifest, datacard, machine, reason)
+    if not history.training and not history.evaluations:
+        raise UserError(f"{folder / METRICS}: no metrics recorded yet; train first")
+    return history
 
 
 def _manifest(settings: dict[str, Any], trained_on: str | None) -> tuple[dict[str, Any] | None, str]:
@@ -212,11 +215,10 @@ def _manifest(settings: dict[str, Any], trained_on: str | None) -> tuple[dict[st
     return _json(path), ""
 
 
-def _datacard(settings: dict[str, Any]) -> dict[str, Any] | None:
-    """What a cleaner wrote beside the corpus."""
-    corpus = Path(settings["corpus"])
-    path = (corpus if corpus.is_dir() else corpus.parent) / DATACARD
-    return _json(path) if settings["corpus"] and path.exists() else None
+def _datacard(corpus: str) -> dict[str, Any] | None:
+    """What a cleaner wrote beside the corpus that prepare.py read."""
+    path = (Path(corpus) if Path(corpus).is_dir() else Path(corpus).parent) / DATACARD
+    return _json(path) if path.exists() else None
 
 
 def _checkpoint_state(folder: Path) -> dict[str, Any]:

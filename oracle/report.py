@@ -9,7 +9,7 @@ The report is the first run's; the others are drawn in the same axes and compare
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NoReturn
@@ -18,7 +18,7 @@ from oracle import cli, modelcard
 from oracle.cli import UsageError
 from oracle.curves import distinct_names, draw_all
 from oracle.curves import draw as draw  # train.py draws a run's curves at its end
-from oracle.history import XZ, History, Record, number, read_history, shared_baselines
+from oracle.history import XZ, History, number, read_history, shared_baselines
 from oracle.history import baselines_of as baselines_of
 from oracle.logbook import duration, short
 from oracle.markdown import literal, shortened, table
@@ -98,52 +98,40 @@ def page(runs: Sequence[History], pictures: Sequence[str], price: float | None) 
     return "\n".join(lines)
 
 
-def _by_run(runs: Sequence[History], rows: Sequence[tuple[str, Callable[[History], str]]]) -> list[str]:
-    """A table with a column for each run."""
-    names = [literal(name) for name in distinct_names(runs)]
-    return table(["", *names], [[title, *(value(run) for run in runs)] for title, value in rows])
-
-
 def _shown(value: float | None, form: str) -> str:
     return UNKNOWN if value is None else format(value, form)
 
 
 def _results(runs: Sequence[History], price: float | None) -> list[str]:
-    def best(key: str, form: str) -> Callable[[History], str]:
-        return lambda run: _shown(number(run.best.get(key)) if run.best else None, form)
+    """A table with a column for each run."""
+    columns = [_figures(run, price) for run in runs]
+    head = ["", *(literal(name) for name in distinct_names(runs))]
+    return table(head, [[title, *(column[title] for column in columns)] for title in columns[0]])
 
-    def at_best(value: Callable[[History, Record], float | None], form: str) -> Callable[[History], str]:
-        return lambda run: _shown(value(run, run.best) if run.best else None, form)
 
-    def of_training(key: str, take: Callable[[list[float]], float], form: str) -> Callable[[History], str]:
-        def shown(run: History) -> str:
-            values = [v for r in run.training if (v := number(r.get(key))) is not None]
-            return _shown(take(values) if values else None, form)
-
-        return shown
-
-    def seen(run: History) -> float:
-        return max(run.tokens(r) for r in (*run.training, *run.evaluations))
-
-    rows: list[tuple[str, Callable[[History], str]]] = [
-        ("parameters", lambda run: short(run.parameters) if run.parameters else UNKNOWN),
-        ("training tokens seen", lambda run: short(seen(run))),
-        ("epochs", lambda run: _shown(seen(run) / run.tokens_per_epoch if run.tokens_per_epoch else None, ".2f")),
-        ("**best validation, bits per byte**", best("val_bpb", ".4f")),
-        ("its loss, nats per token", best("val_loss", ".4f")),
-        ("its perplexity per token", best("val_perplexity", ",.2f")),
-        ("at step", best("step", ",")),
-        ("in epoch", at_best(History.epoch, ".2f")),
-        ("validation minus training loss there", at_best(History.gap, "+.4f")),
-        ("sick steps left out", lambda run: f"{len(run.skipped):,}"),
-        ("tokens per second, training steps", lambda run: short(run.speed) if run.speed else UNKNOWN),
-        ("MFU", of_training("mfu", median, ".1%")),
-        ("peak memory, GiB", of_training("peak_memory_gib", max, ".1f")),
-        ("time", lambda run: duration(run.clock.seconds)),
-    ]
+def _figures(run: History, price: float | None) -> dict[str, str]:
+    """What a run came to: title -> figure."""
+    best, last = run.best or {}, max((*run.training, *run.evaluations), key=run.tokens)
+    speeds, mfus, memory = (run.values(key) for key in ("tokens_per_second", "mfu", "peak_memory_gib"))
+    figures = {
+        "parameters": short(run.parameters) if run.parameters else UNKNOWN,
+        "training tokens seen": short(run.tokens(last)),
+        "epochs": _shown(run.epoch(last), ".2f"),
+        "**best validation, bits per byte**": _shown(number(best.get("val_bpb")), ".4f"),
+        "its loss, nats per token": _shown(number(best.get("val_loss")), ".4f"),
+        "its perplexity per token": _shown(number(best.get("val_perplexity")), ",.2f"),
+        "at step": _shown(best.get("step"), ","),
+        "in epoch": _shown(run.epoch(best) if best else None, ".2f"),
+        "validation minus training loss there": _shown(run.gap(best) if best else None, "+.4f"),
+        "sick steps left out": f"{len(run.skipped):,}",
+        "tokens per second, training steps": short(median(speeds)) if speeds else UNKNOWN,
+        "MFU": _shown(median(mfus) if mfus else None, ".1%"),
+        "peak memory, GiB": _shown(max(memory, default=None), ".1f"),
+        "time": duration(run.clock.seconds),
+    }
     if price is not None:
-        rows.append((f"cost at {price:g} an hour", lambda run: f"{run.clock.seconds / 3600 * price:.2f}"))
-    return _by_run(runs, rows)
+        figures[f"cost at {price:g} an hour"] = f"{run.clock.hours * price:.2f}"
+    return figures
 
 
 def _verdict(runs: Sequence[History]) -> list[str]:
@@ -214,6 +202,7 @@ def _data(run: History) -> list[str]:
     rules = [
         [literal(rule["name"]), f"{rule.get('documents_dropped', 0):,}", f"{rule.get('documents_changed', 0):,}"]
         for rule in run.datacard.get("rules", [])
+        if rule.get("documents_dropped") or rule.get("documents_changed")
     ]
     return [*lines, "", *table(["cleaning rule", "documents dropped", "documents changed"], rules)] if rules else lines
 
@@ -252,10 +241,10 @@ def _machine(runs: Sequence[History]) -> list[str]:
 def _time(runs: Sequence[History], price: float | None) -> list[str]:
     lines = []
     for name, run in zip(distinct_names(runs), runs, strict=True):
-        clock, hours = run.clock, run.clock.seconds / 3600
-        cost = f", {hours * price:.2f} at {price:g} an hour" if price is not None else ""
+        clock = run.clock
+        cost = f", {clock.hours * price:.2f} at {price:g} an hour" if price is not None else ""
         pauses = ", ".join(duration(pause) for pause in clock.pauses) or "none"
-        lines.append(f"- {literal(name)}: {hours:.2f} hours{cost}; pauses left out: {pauses} ({clock.rule})")
+        lines.append(f"- {literal(name)}: {clock.hours:.2f} hours{cost}; pauses left out: {pauses} ({clock.rule})")
     hint = [] if price is not None else ["`--price_per_hour=0.40` adds what it cost."]
     note = "Counted between the first and the last record, by their time stamps: evaluations, checkpoints and samples"
     return [

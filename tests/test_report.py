@@ -168,7 +168,11 @@ def test_what_is_missing_is_said(tmp_path, records):
     page = (run / "report.md").read_text(encoding="utf-8")
     assert "not recorded" in page and "manifest.json is not here" in page and "nan" not in page.lower()
     assert all(size(run / name) for name in curves.FIGURES)
-    assert curves.draw(run, {}) == run / "curves.png" and size(run / "curves.png")
+
+
+def test_the_curves_that_training_ends_with(tmp_path):
+    run = make_run(tmp_path / "run", data_dir="nowhere")
+    assert report.draw(run, {"xz -9": 2.0}) == run / "curves.png" and size(run / "curves.png")[0] > 2000
 
 
 def test_a_torn_last_line_is_left_out(tmp_path):
@@ -228,13 +232,16 @@ def test_the_data_card_of_the_cleaning_is_quoted(tmp_path, prepared_dir, undrawn
     card = {
         "name": "Φωνή", "source": "https://example.org", "licence": "CC BY 4.0", "language": "el",
         "read": {"documents": 200}, "kept": {"documents": 150, "first_date": "2008-01-02", "last_date": "2024-12-31"},
-        "rules": [{"name": "too short", "documents_dropped": 50, "documents_changed": 3}],
+        "rules": [{"name": "too short", "documents_dropped": 50, "documents_changed": 3}, {"name": "idle"}],
     }  # fmt: skip
     (tmp_path / "datacard.json").write_text(json.dumps(card), encoding="utf-8")
-    run = make_run(tmp_path / "run", corpus=str(tmp_path / "corpus.jsonl"), data_dir=str(prepared_dir))
+    manifest = json.loads((prepared_dir / "manifest.json").read_text(encoding="utf-8"))
+    manifest["fingerprint"]["corpus"] = str(tmp_path / "corpus.jsonl")
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    run = make_run(tmp_path / "run", data_dir=str(tmp_path))
     report.main([str(run)])
     page, model = ((run / name).read_text(encoding="utf-8") for name in ("report.md", "MODEL_CARD.md"))
-    assert row(page, "too short") == ["50", "3"] and "150 of 200 documents (75.0%)" in page
+    assert row(page, "too short") == ["50", "3"] and "idle" not in page and "150 of 200 documents (75.0%)" in page
     assert model.startswith('---\nlanguage: "el"\nlicense: unknown') and "nothing after 2024-12-31" in model
 
 
@@ -287,7 +294,7 @@ def test_a_wrong_command_line_is_one_sentence_and_exit_2(arguments, words, monke
 
 
 def test_no_run_and_no_metrics_are_refused(tmp_path, monkeypatch, capsys):
-    empty = make_run(tmp_path / "empty", [])
+    empty = make_run(tmp_path / "empty", [{"note": "begun"}, evaluation(0, 0, math.nan)])
     for folder, words in ((tmp_path / "absent", "no config.json"), (empty, "no metrics recorded yet; train first")):
         monkeypatch.setattr("sys.argv", ["report", str(folder)])
         assert cli.run(report.main) == 1 and words in capsys.readouterr().err
