@@ -298,6 +298,7 @@ def _finish(axis: "Axes", drawing: Drawing) -> None:
     if not _data_lines(axis):
         axis.text(0.5, 0.5, "not recorded", transform=axis.transAxes, ha="center", fontsize=18, color="#666666")
         return
+    axis.set_xlim(left=-0.03 * axis.get_xlim()[1])  # all panels of a figure begin at 0
     per_epoch = drawing.tokens_per_epoch
     if drawing.scale is TOKENS and per_epoch:
         top = axis.secondary_xaxis("top", functions=(lambda t: t / per_epoch, lambda e: e * per_epoch))
