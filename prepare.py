@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
     config = call.config
     reader = CorpusReader(Path(config.corpus), config.keep_titles, config.text_chunk_chars, config.skip_bad_lines)
     folder = Path(config.data_dir)
-    fingerprint = {"format": FORMAT, "corpus": reader.fingerprint(), **_deciding_settings(config)}
+    fingerprint = {"format": FORMAT, "corpus_sha256": reader.fingerprint(), **_deciding_settings(config)}
     if call.dry_run:
         print(f"would prepare {len(reader.files())} file(s) of {config.corpus} into {folder}:")
         print(json.dumps(fingerprint, ensure_ascii=False, indent=1))

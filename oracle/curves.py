@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from oracle.files import atomic_file
 from oracle.history import History, Record, number, read_history, shared_baselines
-from oracle.shards import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

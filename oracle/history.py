@@ -18,9 +18,10 @@ from typing import Any
 from model import GPTConfig, count_parameters
 from oracle.checkpoint import FOLDER, POINTERS, STATE
 from oracle.cli import UserError
+from oracle.files import sha256
 from oracle.logbook import METRICS, SAMPLES, read
 from oracle.settings import Config
-from oracle.shards import MANIFEST, sha256
+from oracle.shards import MANIFEST
 
 Record = dict[str, Any]
 DATACARD, XZ = "datacard.json", "xz -9"

@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 
 from oracle.cli import UserError
+from oracle.files import write_text
 from oracle.history import History, number
 from oracle.logbook import duration, short
 from oracle.markdown import literal, shortened, table
-from oracle.shards import write_text
 
 CARD, NEW_CARD = "MODEL_CARD.md", "MODEL_CARD.new.md"
 MARK = "<!-- oracle.report "  # followed by the hash of everything above it

@@ -18,12 +18,12 @@ from oracle import cli, modelcard
 from oracle.cli import UsageError
 from oracle.curves import distinct_names, draw_all
 from oracle.curves import draw as draw  # train.py draws a run's curves at its end
+from oracle.files import write_text
 from oracle.history import XZ, History, number, read_history, shared_baselines
 from oracle.history import baselines_of as baselines_of
 from oracle.logbook import duration, short
 from oracle.markdown import literal, shortened, table
 from oracle.settings import Config
-from oracle.shards import write_text
 
 REPORT = "report.md"
 UNKNOWN = "not recorded"

@@ -55,6 +55,15 @@ def test_a_second_run_does_nothing_and_other_settings_are_refused(corpus, tmp_pa
     assert Prepared(tmp_path).manifest["tokenizer"]["vocab_size"] == 420
 
 
+def test_a_changed_corpus_of_the_same_name_is_noticed(corpus, tmp_path):
+    copy = tmp_path / "corpus.jsonl"
+    copy.write_bytes(corpus.read_bytes())
+    prepare.main(prepare_args(copy, tmp_path / "p"))
+    copy.write_bytes(corpus.read_bytes() + b'{"text": "one more"}\n')
+    with pytest.raises(UserError, match="corpus_sha256"):
+        prepare.main(prepare_args(copy, tmp_path / "p"))
+
+
 def test_an_interrupted_run_goes_on_and_ends_the_same(corpus, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     prepare.main(prepare_args(corpus, whole))

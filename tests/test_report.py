@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from oracle import cli, curves, modelcard, report
 from oracle.cli import UsageError, UserError
+from oracle.files import sha256
 from oracle.history import measure, read_history
 from oracle.markdown import literal, shortened
-from oracle.shards import sha256
 
 SETTINGS = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 16, "batch_size": 4, "padded_vocab_size": 512}
 PER_STEP = 64  # tokens: 4 sequences of 16

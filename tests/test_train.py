@@ -258,8 +258,8 @@ def test_figures_as_people_read_them():
 
 
 def test_the_log_survives_a_torn_last_line(tmp_path):
-    (tmp_path / "m.jsonl").write_text('{"step": 1}\n{"step": 2', encoding="utf-8")
-    assert read(tmp_path / "m.jsonl") == [{"step": 1}]
+    (tmp_path / "m.jsonl").write_bytes('{"step": 1, "text": "\u2028"}\n{"step": 2, "text": "φ'.encode()[:-1])
+    assert read(tmp_path / "m.jsonl") == [{"step": 1, "text": "\u2028"}]
 
 
 def test_wandb_missing_or_failing_never_stops_a_run(tiny_args, monkeypatch, capsys):
