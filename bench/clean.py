@@ -1,6 +1,6 @@
 """Speed and memory of cleaning on one core, on a corpus made of real text.
 
-    python -m bench.clean FOLDER --megabytes 100     # FOLDER: *.jsonl or *.jsonl.xz, a `text` in each line
+    python -m bench.clean FOLDER --megabytes 100     # FOLDER: any corpus that prepare.py reads
 
 The documents of FOLDER are repeated until there are enough; in each round a twentieth of the words are
 replaced, so that no round is the duplicate of another. Prints MB/s of text on one process, with and without
@@ -9,7 +9,6 @@ duplicate removal, the peak memory, and what that means for a newspaper of 1.6 G
 
 import argparse
 import json
-import lzma
 import os
 import random
 import resource
@@ -20,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oracle import cleaning
+from oracle.corpus import CorpusReader
 from oracle.rules import Document, standard_rules
 
 NEWSPAPER_MB = 1600
@@ -28,12 +28,7 @@ CHANGED_WORDS = 0.05  # per round: Jaccard on 5-word shingles falls to about 0.6
 
 def texts(folder: Path) -> list[str]:
     """Every text in the folder."""
-    found = []
-    for path in sorted(folder.rglob("*.jsonl*")):
-        data = path.read_bytes()
-        lines = (lzma.decompress(data) if path.suffix == ".xz" else data).decode().splitlines()
-        found += [json.loads(line)["text"] for line in lines]
-    return found
+    return [document.text for document in CorpusReader(folder, keep_titles=False)]
 
 
 def documents(originals: list[str], megabytes: float, seed: int = 0) -> Iterator[Document]:

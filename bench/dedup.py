@@ -10,7 +10,6 @@ through. Megabytes are of UTF-8 text, 10**6 bytes.
 
 import argparse
 import json
-import lzma
 import multiprocessing
 import os
 import random
@@ -29,6 +28,7 @@ try:
 except ImportError:
     raise SystemExit("This comparison needs datasketch: pip install datasketch") from None
 
+from oracle.corpus import CorpusReader
 from oracle.dedup import BANDS, N_HASHES, ROWS, SHINGLE_WORDS, THRESHOLD, clusters, normal_form
 
 STORY_CHARACTERS = 1700  # 1.6 GB of Greek in 0.5 million stories
@@ -60,15 +60,14 @@ def read_stories(paths: list[Path]) -> list[str]:
     """Return the texts cut into stories, those in a group of duplicates left out, shuffled."""
     pieces: Documents = []
     for path in paths:
-        with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as f:
-            for line in f:
-                words, size, start = json.loads(line)["text"].split(), 0, 0
-                for end, word in enumerate(words, 1):
-                    size += len(word) + 1
-                    if size >= STORY_CHARACTERS or end == len(words):
-                        if end - start >= MIN_STORY_WORDS:
-                            pieces.append((str(len(pieces)), " ".join(words[start:end])))
-                        start, size = end, 0
+        for document in CorpusReader(path, keep_titles=False):
+            words, size, start = document.text.split(), 0, 0
+            for end, word in enumerate(words, 1):
+                size += len(word) + 1
+                if size >= STORY_CHARACTERS or end == len(words):
+                    if end - start >= MIN_STORY_WORDS:
+                        pieces.append((str(len(pieces)), " ".join(words[start:end])))
+                    start, size = end, 0
     doubled = {name for group in clusters(pieces) for name in group}
     stories = [text for name, text in pieces if name not in doubled]
     random.Random(0).shuffle(stories)

@@ -46,13 +46,13 @@ class CorpusReader:
         if not str(self.path) or self.path == Path():
             raise UserError("no corpus given; set corpus to a .jsonl file or to a folder of .txt files")
         if self.path.is_dir():
-            found = sorted(p for p in self.path.rglob("*") if p.is_file() and _kind(p))
+            found = sorted(p for p in self.path.rglob("*") if p.is_file() and kind(p))
             if not found:
                 raise UserError(f"{self.path}: no .jsonl or .txt file in this folder (plain, .gz, .bz2 or .xz)")
             return found
         if not self.path.exists():
             raise UserError(f"{self.path}: no such corpus; set corpus to a .jsonl file or to a folder of .txt files")
-        if not _kind(self.path):
+        if not kind(self.path):
             raise UserError(
                 f"{self.path}: a corpus is .jsonl or .txt, plain or with .gz, .bz2 or .xz; convert it first"
             )
@@ -73,7 +73,7 @@ class CorpusReader:
         for path in self.files():
             try:
                 with OPENERS.get(path.suffix, Path.open)(path, "rb") as file:
-                    yield from self._json_lines(path, file) if _kind(path) == ".jsonl" else self._text(path, file)
+                    yield from self._json_lines(path, file) if kind(path) == ".jsonl" else self._text(path, file)
             except COMPRESSION_ERRORS as error:
                 raise UserError(f"{path}: damaged archive ({error}); fetch or compress it again") from None
 
@@ -149,7 +149,7 @@ def chunks(text: str, size: int) -> Iterator[str]:
     yield text[start:]
 
 
-def _kind(path: Path) -> str:
+def kind(path: Path) -> str:
     """ ".jsonl" or ".txt", below any compression; empty for anything else."""
     inner = Path(path.stem) if path.suffix in OPENERS else path
     return inner.suffix if inner.suffix in (".jsonl", ".txt") else ""

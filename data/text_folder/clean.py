@@ -4,20 +4,18 @@ python -m data.text_folder.clean --texts books/ --out data/text_folder/corpus.js
 """
 
 import argparse
-import gzip
-import lzma
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from oracle import cleaning, cli, html, quality
 from oracle.cli import UsageError
+from oracle.corpus import OPENERS, kind
 from oracle.rules import Document
 
-_UNPACK: dict[str, Callable[[bytes], bytes]] = {".txt": bytes, ".gz": gzip.decompress, ".xz": lzma.decompress}
 _LONGEST_WRAPPED = 100  # characters: a typewriter line, and an e-book's, is shorter
 _SHORTEST_WRAPPED = 40  # median below it: verse or a list, whose line ends mean something
 _SENTENCE_ENDS = (".", "!", "?", ";", "…", "»")  # most lines of a text with a line per paragraph end so
@@ -63,7 +61,8 @@ def cut(text: str, words: int) -> Iterator[str]:
 
 def read_file(path: Path, folder: Path, code_page: str, words: int) -> Iterable[Document]:
     """The pieces of a text file as documents; the folder inside `folder` is their section."""
-    data = _UNPACK[path.suffix](path.read_bytes())
+    with OPENERS.get(path.suffix, Path.open)(path, "rb") as file:
+        data = file.read()
     text = html.decode(data, code_page=code_page)[0].replace("\r\n", "\n")
     name = path.relative_to(folder).as_posix()
     for number, piece in enumerate(cut(unwrap(text), words)):
@@ -81,7 +80,9 @@ def read_file(path: Path, folder: Path, code_page: str, words: int) -> Iterable[
 def main(argv: Sequence[str]) -> None:
     """Parse the command line and clean."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=Path, required=True, help="folder of .txt, .txt.gz, .txt.xz, searched through")
+    parser.add_argument(
+        "--texts", type=Path, required=True, help="folder of .txt files, plain or .gz, .bz2, .xz, searched through"
+    )
     parser.add_argument(
         "--words",
         type=int,
@@ -92,10 +93,9 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     if args.words < 0:
         raise UsageError(f"--words={args.words} is not possible; give the words of a document, or 0 for whole files")
-    names = (".txt", ".txt.gz", ".txt.xz")
-    paths = sorted(path for path in args.texts.rglob("*") if path.name.endswith(names))
+    paths = sorted(path for path in args.texts.rglob("*") if kind(path) == ".txt")
     if not paths:
-        raise UsageError(f"{args.texts} holds no .txt, .txt.gz or .txt.xz file; give the folder of the texts")
+        raise UsageError(f"{args.texts} holds no .txt file, plain or .gz, .bz2 or .xz; give the folder of the texts")
     code_page = quality.language_of(args.language).code_page
     read = partial(read_file, folder=args.texts, code_page=code_page, words=args.words)
     cleaning.run(args, args.texts.resolve().name, paths, read)
