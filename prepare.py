@@ -33,7 +33,7 @@ from oracle.text import normalize
 from oracle.tokenizer import Tokenizer, train_tokenizer
 from oracle.tokenizer_report import Tally, baselines, compare, markdown, wasteful_words
 
-FORMAT = 1  # raise it when the same settings would give other shards
+FORMAT = 2  # raise it when the same settings would give other shards
 BATCH_CHARS = 1 << 20  # text handed to a worker at once
 HELD_OUT_BYTES = 5_000_000  # validation text that tokenizers are compared on
 
@@ -233,11 +233,11 @@ def encode(reader: CorpusReader, folder: Path, learned: dict[str, Any], config: 
         start_worker = partial(_open_tokenizer, tokenizer.path)
         batches = _batches(reader, progress)
         work = ordered_map(partial(_encode, config.seed), batches, _workers(reader, config), start_worker)
-        for _, (measured, tokens, batch_tally) in work:
+        for batch, (measured, tokens, batch_tally) in work:
             tally += batch_tally
-            for m, ids in zip(measured, tokens, strict=True):
+            for document, m, ids in zip(batch, measured, tokens, strict=True):
                 if m.bytes:
-                    (val if m.hash < corpus["val_below"] else train).add(ids, m.bytes)
+                    (val if m.hash < corpus["val_below"] else train).add(ids, m.bytes, document.id)
     splits = {"train": train.close(), "val": val.close()}
     report = tally.summary()
     if report["round_trip_failures"]:

@@ -89,9 +89,11 @@ def peak_flops(device: torch.device, config: Config) -> float:
     return known * 1e12
 
 
-def setup(config: Config) -> tuple[torch.device, torch.dtype]:
-    """Choose device and format and set the process up for them."""
+def setup(config: Config, local_rank: int = 0) -> tuple[torch.device, torch.dtype]:
+    """Choose device and format and set the process up for them; under torchrun each rank takes its own GPU."""
     device = pick_device(config.device)
+    if device.type == "cuda" and local_rank:
+        device = pick_device(f"cuda:{local_rank}")
     dtype = pick_dtype(config.dtype, device)
     if config.threads:
         torch.set_num_threads(config.threads)
