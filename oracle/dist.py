@@ -20,6 +20,7 @@ import torch.distributed as dist
 from oracle.cli import UsageError
 
 if TYPE_CHECKING:  # slow to import, and most runs have one rank
+    from torch.distributed.fsdp import FSDPModule
     from torch.distributed.tensor import DTensor
 
 
@@ -117,8 +118,8 @@ def gradient_sync(forward: torch.nn.Module, model: torch.nn.Module, last: bool) 
     """The context of one micro-batch: gradients cross the network only after the last one of a step."""
     if isinstance(forward, torch.nn.parallel.DistributedDataParallel):
         return nullcontext() if last else cast("AbstractContextManager", forward.no_sync())
-    if hasattr(model, "set_requires_gradient_sync"):  # FSDP2
-        model.set_requires_gradient_sync(last)
+    if hasattr(model, "set_requires_gradient_sync"):
+        cast("FSDPModule", model).set_requires_gradient_sync(last)
     return nullcontext()
 
 
