@@ -240,7 +240,7 @@ def _random_state() -> dict[str, torch.Tensor]:
 def _discard(folder: Path) -> None:
     """Remove a checkpoint; renamed first, so that a kill on the way leaves nothing that looks like one."""
     try:
-        doomed = folder.rename(folder.with_suffix(".tmp"))
+        doomed = folder.rename(folder.with_name(f"{folder.name}.old.tmp"))  # not the name of one being written
     except OSError as error:
         print(f"warning: {folder} is no longer needed and cannot be removed ({error.strerror})")
     else:

@@ -23,7 +23,8 @@ from oracle.shards import sha256
 from tests.conftest import make_text, prepare_args
 
 ROOT = Path(__file__).parents[1]
-LONG = 3.0  # seconds from the start within which a kill that waits for nothing comes
+STEPS_PER_KILL = 40
+LONG = 5.0  # seconds from the start within which a kill that waits for nothing comes
 RUN = (
     "--n_layer=2", "--n_head=2", "--n_embd=64", "--block_size=16", "--batch_size=4", "--total_batch_size=128",
     "--dropout=0.1", "--warmup_iters=10", "--learning_rate=0.005", "--eval_interval=40", "--checkpoint_interval=5",
@@ -58,7 +59,7 @@ def torture(data: Path, folder: Path, kills: int, steps: int, seed: int) -> Toll
             toll.finished_early += 1
             break
         toll.kills += 1
-        toll.while_writing += bool(list((broken / FOLDER).glob("*.tmp")))
+        toll.while_writing += bool(list((broken / FOLDER).glob("step-????????.tmp")))
         for checkpoint in (broken / FOLDER).glob("step-????????"):
             toll.steps.append(Checkpoint.open(checkpoint).progress.step)
             toll.opened += 1
@@ -74,12 +75,12 @@ def torture(data: Path, folder: Path, kills: int, steps: int, seed: int) -> Toll
 def wait_for_the_moment(process: subprocess.Popen, run: Path, rng: random.Random) -> None:
     """Return at a random moment, every second time only once a checkpoint is being written."""
     if rng.random() < 0.5:
-        time.sleep(rng.uniform(1, LONG))
+        time.sleep(rng.uniform(0, LONG))
         return
     skipped = rng.randrange(4)  # writes that are spared
     written: set[str] = set()
     while process.poll() is None:
-        written |= {p.name for p in (run / FOLDER).glob("*.tmp")}
+        written |= {p.name for p in (run / FOLDER).glob("step-????????.tmp")}
         if len(written) > skipped:
             time.sleep(rng.uniform(0, 0.01))
             return
@@ -99,10 +100,10 @@ def main(argv: list[str]) -> None:
         rows = [{"id": f"d{i}", "text": make_text(i, 24 + 12 * (i % 7))} for i in range(60)]
         corpus.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
         prepare.main(prepare_args(corpus, folder / "data"))
-        toll = torture(folder / "data", folder, kills, steps=100 * kills, seed=seed)
+        toll = torture(folder / "data", folder, kills, steps=STEPS_PER_KILL * kills, seed=seed)
     print(
         f"{toll.kills} kills, {toll.while_writing} of them while a checkpoint was being written,"
-        f" up to step {max(toll.steps, default=0):,} of {100 * kills:,}; {toll.opened} checkpoints opened, none broken;"
+        f" up to step {max(toll.steps, default=0):,} of {STEPS_PER_KILL * kills:,}; {toll.opened} checkpoints opened, none broken;"
         " final weights and log equal the uninterrupted run's"
     )
     print(json.dumps({"bench": "torture_train", "kills": toll.kills, "while_writing": toll.while_writing}))
