@@ -23,6 +23,7 @@ from oracle.cli import UsageError, UserError
 from oracle.evaluate import Validation
 from oracle.hardware import PEAK_TFLOPS, compiled, peak_flops, pick_device, pick_dtype
 from oracle.logbook import Logbook, duration, read, short
+from oracle.optim import learning_rate, make_optimizer
 from oracle.settings import Config
 from oracle.tokenizer import BOS
 from tests.conftest import prepare_args
@@ -198,15 +199,14 @@ def test_signals_save_and_stop(tiny_args, name):
 @contextlib.contextmanager
 def asking_to_stop_at(step: int, monkeypatch):
     """Within, the loop hears SIGTERM before it does what is due at `step`."""
-    original = train.learning_rate
 
     def rate(number, *rest):
         if number == step - 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(number, *rest)
+        return learning_rate(number, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "learning_rate", rate)
+        patch.setattr("train.learning_rate", rate)
         yield
 
 
@@ -249,7 +249,7 @@ def test_float16_goes_on_with_its_scale(tiny_args, tmp_path, monkeypatch):
             train.main([*parts, *(["--init_from=resume"] if stop > 4 else [])])
     saved = Checkpoint.open(RunDirectory(run_dir(parts)).find("last"))
     model = GPT(GPTConfig(block_size=16, vocab_size=512, n_layer=2, n_head=2, n_embd=32))
-    scale = saved.load_optimizer(model, train.make_optimizer(model, Config()))["scaler"].tolist()[0]
+    scale = saved.load_optimizer(model, make_optimizer(model, Config()))["scaler"].tolist()[0]
     assert scale not in (0.0, 2.0**14)
     train.main([*parts, "--init_from=resume"])
     assert metrics(parts) == metrics(args)

@@ -46,11 +46,10 @@ def torture(data: Path, folder: Path, kills: int, steps: int, seed: int) -> Toll
     rng, toll = random.Random(seed), Toll()
     whole, broken = folder / "whole", folder / "broken"
     common = [sys.executable, "train.py", f"--data_dir={data}", *RUN, f"--max_iters={steps}"]
-    quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    subprocess.run([*common, f"--out_dir={whole}"], check=True, **quiet)
+    finish(start([*common, f"--out_dir={whole}"]))
     while toll.kills < kills:
         resume = ["--init_from=resume"] if RunDirectory(broken).pointers() else []
-        process = subprocess.Popen([*common, f"--out_dir={broken}", *resume], **quiet)
+        process = start([*common, f"--out_dir={broken}", *resume])
         wait_for_the_moment(process, broken, rng)
         process.send_signal(signal.SIGKILL)
         _, errors = process.communicate()
@@ -65,11 +64,20 @@ def torture(data: Path, folder: Path, kills: int, steps: int, seed: int) -> Toll
             toll.opened += 1
     if toll.finished_early == 0:
         resume = ["--init_from=resume"] if RunDirectory(broken).pointers() else []
-        subprocess.run([*common, f"--out_dir={broken}", *resume], check=True, **quiet)
+        finish(start([*common, f"--out_dir={broken}", *resume]))
     ends = [sha256(RunDirectory(run).find("last") / WEIGHTS) for run in (whole, broken)]
     assert ends[0] == ends[1], "the killed run ended with other weights"
     assert log(whole) == log(broken), "the killed run wrote another log"
     return toll
+
+
+def start(command: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
 
 
 def wait_for_the_moment(process: subprocess.Popen, run: Path, rng: random.Random) -> None:
