@@ -53,8 +53,13 @@ class Health:
         self.losses[step % WINDOW] = torch.where(loss.isfinite(), torch.minimum(loss, limit), mean)
         kind = torch.where(broken, BROKEN, torch.where(spike, SPIKE, 0.0))
         self._verdicts.append((step + 1, torch.stack((kind, loss, limit))))
+        skip = broken | spike | overflow
+        if loss.device.type == "mps":  # its kernel ignores found_inf, so there the host waits and decides
+            if not skip:
+                optimizer.step()
+            return
         # The contract between torch's fused optimizers and its GradScaler: where found_inf is 1, nothing changes.
-        optimizer.found_inf = (broken | spike | overflow).float()  # type: ignore[attr-defined]
+        optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
         optimizer.step()
 
     def recent_loss(self, step: int) -> float | None:

@@ -66,6 +66,7 @@ def measurement(model: GPT, cast: Callable[[], AbstractContextManager], device: 
     """Forward and backward passes of `model` on random tokens, with room left for AdamW's two moments."""
 
     def seconds_per_sequence(size: int) -> float:
+        forget_peak(device)
         count = sum(p.numel() for p in model.parameters())
         moments = torch.empty(2 * count, device=device)
         tokens = torch.randint(0, model.config.vocab_size, (size, model.config.block_size), device=device)
@@ -93,15 +94,18 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def refuse_if_tight(device: torch.device) -> None:
-    """Raises torch.OutOfMemoryError if the device came close to its limit since the last call."""
-    if device.type != "cuda":
-        return
-    peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.reset_peak_memory_stats(device)
-    torch.cuda.empty_cache()
-    if peak > (1 - SPARE) * total:
-        raise torch.OutOfMemoryError(f"{peak:,} of {total:,} bytes")
+    """Raises torch.OutOfMemoryError if the device came close to its limit since `forget_peak`."""
+    if device.type == "cuda":
+        peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
+        if peak > (1 - SPARE) * total:
+            raise torch.OutOfMemoryError(f"{peak:,} of {total:,} bytes")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
