@@ -205,12 +205,12 @@ def encode(reader: CorpusReader, folder: Path, learned: dict[str, Any], config: 
         start_worker = partial(_open_tokenizer, tokenizer.path)
         batches = _batches(reader, progress)
         work = ordered_map(_encode, batches, _workers(reader, config), start_worker)
-        for _, (sizes, tokens, batch_tally) in work:
+        for batch, (sizes, tokens, batch_tally) in work:
             tally += batch_tally
-            for size, ids in zip(sizes, tokens, strict=True):
+            for document, size, ids in zip(batch, sizes, tokens, strict=True):
                 side = next(sides)
                 if side != BLANK:
-                    writers[side].add(ids, size)
+                    writers[side].add(ids, size, document.id)
     splits = {name: writers[side].close() for side, name in names.items()}
     report = tally.summary()
     if report["round_trip_failures"]:

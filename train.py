@@ -1,42 +1,48 @@
 """Train a language model from nothing on the shards prepare.py made.
 
     python train.py config/demo.py
-    python train.py config/rizospastis.py --batch_size=16 --compile=False
+    python train.py config/rizospastis.py --batch_size=auto --max_minutes=690
     python train.py config/rizospastis.py --init_from=resume
+    torchrun --nproc_per_node=8 train.py config/rizospastis.py
 
 The loop is `fit`, the only one in this repository.
 """
 
 import dataclasses
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 
-from model import GPT, flops_per_token
+from model import GPT
 from oracle import cli
 from oracle.checkpoint import Checkpoint, Progress, RunDirectory
-from oracle.cli import UserError
 from oracle.config import load, to_json, without_effect
+from oracle.dist import ALONE, World, gradient_sync, joined, parallel, shard, whole
 from oracle.evaluate import Validation
 from oracle.files import write_text
 from oracle.generate import generate, prompt_ids, stream
-from oracle.hardware import autocast, compiled, device_name, peak_flops, setup
-from oracle.loader import Batch, PretrainingBatches, Windows
-from oracle.logbook import Logbook, duration, short
+from oracle.hardware import autocast, compiled, device_name, machine, setup
+from oracle.health import Health, describe, give_up
+from oracle.loader import Batch, Batches, PretrainingBatches, Windows
+from oracle.logbook import Logbook, short
+from oracle.memory import choose_batch_size, measurement, naming_what_fits
+from oracle.meter import Meter
 from oracle.optim import learning_rate, make_optimizer
 from oracle.plan import Plan, dry_run, make_plan, resolved
 from oracle.report import baselines_of, draw
+from oracle.resume import changes, find_checkpoint, resume_command, same_steps
 from oracle.settings import Config
 from oracle.shards import Prepared
+from oracle.signals import SAVE, STOP, listening
 from oracle.tokenizer import Tokenizer
+
+Outcome = Literal["finished", "stopped", "no better"]
 
 
 @dataclass
@@ -46,15 +52,18 @@ class Job:
     config: Config
     plan: Plan
     model: GPT
-    forward: torch.nn.Module  # the model, perhaps compiled
+    forward: torch.nn.Module  # the model, perhaps compiled, perhaps in parallel
     optimizer: torch.optim.Optimizer
-    batches: PretrainingBatches
+    batches: Batches
     evaluate: Callable[[], dict[str, float]]  # with "val_loss", which decides what is best
     sample: Callable[[int], None]  # complete the prompts, at the step given
     save: Callable[[Progress], Path]
     run: RunDirectory
     device: torch.device
     dtype: torch.dtype
+    scaler: torch.amp.GradScaler
+    health: Health
+    world: World = ALONE
 
 
 def main(argv: Sequence[str]) -> None:
@@ -64,86 +73,106 @@ def main(argv: Sequence[str]) -> None:
     if call.dry_run:
         print(dry_run(call.config))
     else:
-        train(call.config, f"python train.py {' '.join(argv)}")
+        train(call.config, argv)
 
 
-def train(config: Config, command: str) -> None:
+def train(config: Config, argv: Sequence[str]) -> None:
     """Pretraining from the settings: read the data, build or resume the model, run the loop, draw the curves."""
-    device, dtype = setup(config)
-    data = Prepared(config.data_dir)
-    tokenizer = Tokenizer(data.tokenizer_path)
-    plan = make_plan(config, tokenizer.vocab_size, data.train.tokens)
-    config = resolved(config, plan)
-    run = RunDirectory(config.out_dir)
-    identity = {"data": data.sha256, "tokenizer": tokenizer.sha256}
-    checkpoint = find_checkpoint(run, config, identity)
+    world = World.from_environment()
+    device, dtype = setup(config, world.local_rank)
+    with joined(world, device):
+        data = Prepared(config.data_dir)
+        tokenizer = Tokenizer(data.tokenizer_path)
+        identity = {"data": data.sha256, "tokenizer": tokenizer.sha256}
+        run = RunDirectory(config.out_dir, config.keep_interval, world)
+        checkpoint = find_checkpoint(run, config, identity)
+        config, plan, model = build(config, checkpoint, tokenizer, data, world, device, dtype)
+        optimizer = make_optimizer(model, config)
+        cast = autocast(device, dtype)
+        windows = Windows(data.train, config.block_size, config.seed)
+        batches = PretrainingBatches(windows, plan.sequences_per_step, config.batch_size, device, world)
+        scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        health = Health(config, device, scaled=scaler.is_enabled())
+        validation = Validation(data.val, config.block_size, config.batch_size, device, world)
+        measure = None if config.fsdp else measurement(model, cast, device)
+        with naming_what_fits(config.batch_size, plan.sequences_per_step // world.size, measure):
+            forward: torch.nn.Module = model
+            if config.compile:
+                forward = compiled(model, lambda candidate: probe(candidate, batches.step(0), cast))
+            progress = restore(checkpoint, model, optimizer, scaler, health, config, world)
+            if world.main:
+                run.path.mkdir(parents=True, exist_ok=True)
+                run.sweep()
+                write_text(run.path / "config.json", to_json(config))
+            logbook = Logbook(run.path, config, progress.step, plan.max_iters, writes=world.main)
+            logbook.note({"step": progress.step, "machine": machine(device, dtype, world.size)})
+            job = Job(
+                config, plan, model, parallel(forward, world, device, config.fsdp), optimizer, batches,
+                evaluate=lambda: validation(forward, cast),
+                sample=lambda step: complete_prompts(model, tokenizer, config, cast, logbook, step),
+                save=lambda state: run.save(
+                    state, model, optimizer, config, tokenizer.path, identity, loop_tensors(scaler, health)
+                ),
+                run=run, device=device, dtype=dtype, scaler=scaler, health=health, world=world,
+            )  # fmt: skip
+            logbook.say(opening(job, data))
+            try:
+                outcome = fit(job, progress, logbook)
+            finally:
+                logbook.close()
+    if world.main:
+        print(farewell(outcome, progress, job, data, resume_command(argv, world)))
 
-    torch.manual_seed(config.seed)
-    model = GPT(plan.model).to(device)
-    optimizer = make_optimizer(model, config)
-    windows = Windows(data.train, config.block_size, config.seed)
-    batches = PretrainingBatches(windows, plan.sequences_per_step, config.batch_size, device)
-    cast = autocast(device, dtype)
-    forward: torch.nn.Module = model
-    if config.compile:
-        forward = compiled(model, lambda candidate: probe(candidate, batches.step(0), cast))
-    progress = Progress()
-    torch.manual_seed(config.seed)  # dropout starts here, whatever compiling drew
+
+def build(
+    config: Config, checkpoint: Checkpoint | None, tokenizer: Tokenizer, data: Prepared,
+    world: World, device: torch.device, dtype: torch.dtype,
+) -> tuple[Config, Plan, GPT]:  # fmt: skip
+    """Settings with nothing left open, what follows from them, and the fresh model on its device."""
     if checkpoint:
-        checkpoint.load_model(model)
-        checkpoint.load_optimizer(model, optimizer)
-        progress = checkpoint.progress
-    run.path.mkdir(parents=True, exist_ok=True)
-    write_text(run.path / "config.json", to_json(config))
-
-    validation = Validation(data.val, config.block_size, config.batch_size, device)
-    logbook = Logbook(run.path, config, progress.step, plan.max_iters)
-    job = Job(
-        config, plan, model, forward, optimizer, batches,
-        evaluate=lambda: validation(forward, cast),
-        sample=lambda step: complete_prompts(model, tokenizer, config, cast, logbook, step),
-        save=lambda state: run.save(state, model, optimizer, config, tokenizer.path, identity),
-        run=run, device=device, dtype=dtype,
-    )  # fmt: skip
-    baselines = baselines_of(data.manifest)
-    logbook.say(opening(job, data, baselines))
-    try:
-        finished = fit(job, progress, logbook)
-    finally:
-        logbook.close()
-    if finished:
-        print(
-            f"done: best validation loss {progress.best_val_loss:.4f} at step {progress.best_step:,}; {draw(run.path, baselines)}"
+        config = same_steps(config, checkpoint)
+    plan = make_plan(config, tokenizer.vocab_size, data.train.tokens, world.size)
+    torch.manual_seed(config.seed)
+    model = GPT(plan.model)
+    if not config.batch_size:
+        sequences, cast = plan.sequences_per_step // world.size, autocast(device, dtype)
+        config = dataclasses.replace(
+            config, batch_size=choose_batch_size(model.to(device), sequences, cast, device, world)
         )
-        print(f"next: python sample.py {run.path}")
-    else:
-        print(f"stopped at step {progress.step:,}, saved; go on with: {resume_command(command)}")
+        plan = make_plan(config, tokenizer.vocab_size, data.train.tokens, world.size)
+        print(f"batch_size=auto: micro-batches of {config.batch_size} sequences")
+    config = resolved(config, plan)
+    for note in changes(config, checkpoint) if checkpoint else ():
+        print(f"note: {note}")
+    if config.fsdp:
+        shard(model, model.h, world, device)
+    return config, plan, model.to(device)
 
 
-def find_checkpoint(run: RunDirectory, config: Config, identity: dict[str, str]) -> Checkpoint | None:
-    """The checkpoint to resume, or None for a fresh run. Raises UserError rather than overwrite or mix runs."""
-    existing = run.pointers().get("last")
-    if config.init_from == "scratch":
-        if existing:
-            raise UserError(
-                f"{run.path}: holds a run at {existing}: go on with --init_from=resume,"
-                " or choose another --out_dir; nothing is overwritten"
-            )
-        return None
-    checkpoint = Checkpoint.open(run.find("last"))
-    for what, now in identity.items():
-        before = checkpoint.identity[what]
-        if before != now:
-            raise UserError(
-                f"{run.path}: was trained with {what} {before[:12]}, {config.data_dir} holds {what} {now[:12]}:"
-                " resume with the data it was trained on, or start a new run"
-            )
-    old = checkpoint.config()
-    for name, value in dataclasses.asdict(config).items():
-        was = old.get(name)
-        if was != (list(value) if isinstance(value, tuple) else value) and name != "init_from":
-            print(f"note: {name} was {was!r}, is now {value!r}")
-    return checkpoint
+def restore(
+    checkpoint: Checkpoint | None, model: GPT, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler,
+    health: Health, config: Config, world: World,
+) -> Progress:  # fmt: skip
+    """Everything as the checkpoint has it, or as a run begins; the random generators are the last thing set."""
+    step = checkpoint.progress.step if checkpoint else 0
+    # Dropout starts here, whatever compiling drew, and each rank has its own.
+    torch.manual_seed(config.seed + world.rank * (1_000_003 + step))
+    if not checkpoint:
+        return Progress()
+    checkpoint.load_model(model)
+    tensors = checkpoint.load_optimizer(model, optimizer, world)
+    health.load(tensors)
+    if scaler.is_enabled() and "scaler" in tensors:
+        scale, growth_tracker = tensors["scaler"].tolist()
+        scaler.load_state_dict(scaler.state_dict() | {"scale": scale, "_growth_tracker": int(growth_tracker)})
+    return checkpoint.progress
+
+
+def loop_tensors(scaler: torch.amp.GradScaler, health: Health) -> dict[str, torch.Tensor]:
+    """What a checkpoint keeps for the loop itself, besides weights and moments."""
+    state = scaler.state_dict()
+    scale = {"scaler": torch.tensor([state["scale"], state["_growth_tracker"]], dtype=torch.float64)} if state else {}
+    return health.state() | scale
 
 
 def probe(candidate: torch.nn.Module, batch: Batch, cast: Callable) -> None:
@@ -155,153 +184,158 @@ def probe(candidate: torch.nn.Module, batch: Batch, cast: Callable) -> None:
     candidate.zero_grad(set_to_none=True)
 
 
-def opening(job: Job, data: Prepared, baselines: dict[str, float]) -> str:
+def opening(job: Job, data: Prepared) -> str:
     size = sum(p.numel() for p in job.model.parameters())
-    bits = ", ".join(f"{name} {value:.3f}" for name, value in baselines.items())
+    bits = ", ".join(f"{name} {value:.3f}" for name, value in baselines_of(data.manifest).items())
+    ranks = f" on each of {job.world.size} ranks" if job.world.size > 1 else ""
     return (
         f"{short(size)} parameters on {device_name(job.device)} in {str(job.dtype).removeprefix('torch.')};"
         f" {data.train.tokens:,} training tokens, {data.val.tokens:,} validation tokens\n"
         f"{job.plan.max_iters:,} steps of {job.plan.tokens_per_step:,} tokens"
-        f" ({job.plan.micro_batches} micro-batches of {job.config.batch_size}) = {job.plan.epochs:.2f} epochs\n"
+        f" ({job.plan.micro_batches} micro-batches of {job.config.batch_size}{ranks}) = {job.plan.epochs:.2f} epochs\n"
         f"to beat, in bits per byte: {bits}"
     )
 
 
-def resume_command(command: str) -> str:
-    return command if "--init_from=resume" in command else f"{command} --init_from=resume"
+def farewell(outcome: Outcome, progress: Progress, job: Job, data: Prepared, command: str) -> str:
+    if outcome == "stopped":
+        return f"stopped at step {progress.step:,}, saved; go on with: {command}"
+    best = f"best validation loss {progress.best_val_loss:.4f} at step {progress.best_step:,}"
+    curves, following = draw(job.run.path, baselines_of(data.manifest)), f"next: python sample.py {job.run.path}"
+    if outcome == "finished":
+        return f"done: {best}; {curves}\n{following}"
+    return (
+        f"done: {job.config.patience} evaluations brought no improvement; {best}; {curves}\n{following}\n"
+        f"or go further with a larger --patience: {command}"
+    )
 
 
-@contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C and SIGTERM only raise a flag, which the loop reads between steps; a second Ctrl-C ends at once."""
-    asked: list[int] = []
+def fit(job: Job, progress: Progress, logbook: Logbook) -> Outcome:
+    """THE training loop, to `max_iters` ("finished"), until asked to stop, or until validation is no better.
 
-    def note(number: int, frame: Any) -> None:
-        asked.append(number)
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def fit(job: Job, progress: Progress, logbook: Logbook) -> bool:
-    """THE training loop. Returns True when `max_iters` is reached, False when asked to stop; both leave a checkpoint."""
-    config, last = job.config, job.plan.max_iters
+    Every one of these leaves a checkpoint. Raises UserError for sick steps that the settings do not tolerate.
+    """
+    config, last, world = job.config, job.plan.max_iters, job.world
     cast = autocast(job.device, job.dtype)
-    scaler = torch.amp.GradScaler(job.device.type, enabled=job.dtype == torch.float16)
     parameters = list(job.model.parameters())
-    meter = Meter(job, progress)
+    meter = Meter(config, job.plan, job.device, progress)
     job.model.train()
-    with stop_requests() as stop_requested:
+    with listening(config.max_minutes, world) as asked_for:
         while True:
             step = progress.step
-            housekeeping(job, progress, logbook, meter)
+            asked = asked_for(meter.saving_seconds)
+            if asked == STOP:
+                save(job, progress, logbook, meter, must=True)
+                return "stopped"
+            if housekeeping(job, progress, logbook, meter, asked == SAVE):
+                return "no better"
             if step >= last:
-                return True
-            if stop_requested():
-                meter.save(job, progress)
-                return False
+                return "finished"
 
             rate = learning_rate(step, config, last)
             for group in job.optimizer.param_groups:
                 group["lr"] = rate
             batch = job.batches.step(step)
-            for x, y in batch.micro_batches:
-                with cast():
-                    # The sum over this micro-batch, divided by the targets of the whole step: however the step
-                    # is cut into micro-batches, every token weighs the same.
-                    loss = job.forward(x, y, reduction="sum") / batch.n_targets
-                scaler.scale(loss).backward()
-                meter.loss += loss.detach()
-            scaler.unscale_(job.optimizer)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip or math.inf)
-            scaler.step(job.optimizer)
-            scaler.update()
+            loss = torch.zeros((), device=job.device)
+            for number, (x, y) in enumerate(batch.micro_batches, start=1):
+                with gradient_sync(job.forward, job.model, last=number == len(batch.micro_batches)):
+                    with cast():
+                        # The sum over this micro-batch, divided by the targets of the whole step: however the step is
+                        # cut into micro-batches, every token weighs the same. Ranks are averaged, hence their number.
+                        part = job.forward(x, y, reduction="sum") * world.size / batch.n_targets
+                    job.scaler.scale(part).backward()
+                loss += part.detach()
+            job.scaler.unscale_(job.optimizer)
+            norm = whole(torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip or math.inf))
+            loss = world.mean(loss)
+            job.health.step(step, loss, norm, job.optimizer)
+            job.scaler.update()
             job.optimizer.zero_grad(set_to_none=True)
 
             progress.step += 1
-            meter.steps += 1
+            meter.count(loss)
             if progress.step % config.log_interval == 0 or progress.step == last:
+                look_after(job, logbook)
                 meter.log(logbook, progress.step, rate, norm)
             logbook.advance(progress.step)
 
 
-def housekeeping(job: Job, progress: Progress, logbook: Logbook, meter: "Meter") -> None:
-    """What is due before the next step: save first, then evaluate, then sample."""
+def look_after(job: Job, logbook: Logbook) -> None:
+    """Report the sick steps since the last look. Raises UserError when they are not tolerated or do not end."""
+    for sick in job.health.sick_steps():
+        documents = job.batches.documents(sick.step - 1)
+        sentence = describe(sick, documents)
+        loss, limit = (value if math.isfinite(value) else None for value in (sick.loss, sick.limit))
+        logbook.note(
+            {"step": sick.step, "skipped": sick.kind, "batch_loss": loss, "limit": limit, "documents": documents}
+        )
+        logbook.say(f"warning: {sentence}; skipped")
+        if job.config.on_sick_step == "stop" or job.health.hopeless:
+            raise give_up(sentence, job.config, job.health.hopeless)
+
+
+def housekeeping(job: Job, progress: Progress, logbook: Logbook, meter: Meter, save_asked: bool = False) -> bool:
+    """What is due before the next step: save first, then evaluate, then sample. True when patience is at its end."""
     config, step = job.config, progress.step
     final = step == job.plan.max_iters
     evaluation_due = step % config.eval_interval == 0 or final
     sampling_due = bool(config.sample_prompts) and (step in config.sample_iters or final)
-    saving_due = step > 0 and (step % (config.checkpoint_interval or config.eval_interval) == 0 or evaluation_due)
+    intervals = (config.checkpoint_interval or config.eval_interval, config.keep_interval)
+    saving_due = step > 0 and (evaluation_due or save_asked or any(n and step % n == 0 for n in intervals))
     if not (evaluation_due or sampling_due or saving_due):
-        return
-    saved = meter.save(job, progress) if saving_due else None
+        return False
+    saved = save(job, progress, logbook, meter, must=final) if saving_due else None
+    if saved and save_asked:
+        logbook.say(f"step {step:,} | saved {saved}, as asked")
     if evaluation_due:
-        figures = job.evaluate()
-        best = figures["val_loss"] < progress.best_val_loss
-        if best and saved:
-            progress.best_val_loss, progress.best_step = figures["val_loss"], step
-            job.run.point("best", saved.name)
-        logbook.metrics({"step": step, "epoch": meter.epoch(step), **figures})
-        logbook.say(
-            f"step {step:,} | validation {figures['val_loss']:.4f} nats per token,"
-            f" {figures['val_bpb']:.4f} bits per byte, perplexity {figures['val_perplexity']:,.1f}{' (best)' if best else ''}"
-        )
+        evaluate(job, progress, logbook, saved)
     if sampling_due:
         job.sample(step)
     meter.restart()
+    return bool(evaluation_due and config.patience and progress.stale_evaluations >= config.patience)
 
 
-class Meter:
-    """Mean loss and speed since the last log line. The loss stays on the device until it is logged."""
-
-    def __init__(self, job: Job, progress: Progress) -> None:
-        self.job = job
-        self.peak = peak_flops(job.device, job.config)
-        self.flops = flops_per_token(job.plan.model)
-        self.loss = torch.tensor(progress.loss_sum, device=job.device)
-        self.steps = progress.loss_steps
-        self.restart()
-
-    def save(self, job: Job, progress: Progress) -> Path:
-        """A checkpoint that knows the losses not logged yet, so that a resumed log is the uninterrupted one."""
-        progress.loss_sum, progress.loss_steps = self.loss.item(), self.steps
-        return job.save(progress)
-
-    def restart(self) -> None:
-        """Leave out of the speed what was not training."""
-        self.began, self.timed_from = time.perf_counter(), self.steps
-
-    def epoch(self, step: int) -> float:
-        return step * self.job.plan.tokens_per_step / self.job.plan.train_tokens
-
-    def log(self, logbook: Logbook, step: int, rate: float, norm: torch.Tensor) -> None:
-        loss = self.loss.item() / self.steps  # waits for the device
-        elapsed, timed = time.perf_counter() - self.began, self.steps - self.timed_from
-        speed = timed * self.job.plan.tokens_per_step / elapsed
-        mfu = speed * self.flops / self.peak if self.peak else None
-        tokens, last = step * self.job.plan.tokens_per_step, self.job.plan.max_iters
-        record = {
-            "step": step, "loss": loss, "lr": rate, "grad_norm": float(norm), "tokens": tokens,
-            "epoch": self.epoch(step), "tokens_per_second": speed, "mfu": mfu,
-        }  # fmt: skip
-        if self.job.device.type == "cuda":
-            record["peak_memory_gib"] = torch.cuda.max_memory_allocated(self.job.device) / (1 << 30)
-        logbook.metrics(record)
-        eta = duration((last - step) * self.job.plan.tokens_per_step / speed)
+def save(job: Job, progress: Progress, logbook: Logbook, meter: Meter, must: bool) -> Path | None:
+    """Write a checkpoint. Where it cannot be written, raise OSError if nothing else `must` follow, else go on without."""
+    look_after(job, logbook)
+    progress.loss_sum, progress.loss_steps = meter.pending()
+    began = time.perf_counter()
+    try:
+        saved = job.save(progress)
+    except OSError as error:
+        if must:
+            raise
         logbook.say(
-            f"step {step:,}/{last:,} | loss {loss:.4f} | lr {rate:.2e} | norm {float(norm):.2f} | {short(speed)} tokens/s"
-            + (f" | MFU {mfu:.1%}" if mfu else "")
-            + f" | epoch {self.epoch(step):.2f} | {short(tokens)} tokens | ETA {eta}"
+            f"warning: step {progress.step:,}: no checkpoint ({cli.explain(error)});"
+            " the previous one is whole, training goes on and tries again at the next"
         )
-        self.loss = torch.zeros((), device=self.job.device)
-        self.steps = 0
-        self.restart()
+        return None
+    meter.saving_seconds = max(meter.saving_seconds, time.perf_counter() - began)
+    return saved
+
+
+def evaluate(job: Job, progress: Progress, logbook: Logbook, saved: Path | None) -> None:
+    """Validate, and point "best" at the checkpoint of this step if it is."""
+    step = progress.step
+    figures = job.evaluate()
+    best = figures["val_loss"] < progress.best_val_loss
+    progress.stale_evaluations = 0 if best else progress.stale_evaluations + 1
+    if best and saved:
+        progress.best_val_loss, progress.best_step = figures["val_loss"], step
+        job.run.point("best", saved.name)
+    tokens = step * job.plan.tokens_per_step
+    seen = tokens / job.plan.train_tokens  # per unique token: the same as epochs
+    record = {"step": step, "epoch": seen, "tokens": tokens, "tokens_per_unique_token": seen, **figures}
+    gap, recent = "", job.health.recent_loss(step)
+    if recent is not None:
+        record |= {"train_loss": recent, "gap": figures["val_loss"] - recent}
+        gap = f" | training {recent:.4f}, gap {record['gap']:+.4f}"
+    logbook.metrics(record)
+    logbook.say(
+        f"step {step:,} | validation {figures['val_loss']:.4f} nats per token, {figures['val_bpb']:.4f} bits per byte,"
+        f" perplexity {figures['val_perplexity']:,.1f}{' (best)' if best else ''}{gap}"
+        f" | {short(tokens)} tokens, each unique token seen {seen:.2f} times"
+    )
 
 
 def complete_prompts(

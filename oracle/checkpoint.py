@@ -3,13 +3,14 @@
     out/<run>/config.json            the resolved settings
     out/<run>/checkpoints/step-00000500/
         model.safetensors            weights, float32
-        optimizer.safetensors        AdamW's moments by parameter name, and the random generators
-        state.json                   step, best loss, hashes of data and of the files beside it; written last
+        optimizer.safetensors        AdamW's moments by parameter name, the random generators, the loop's own tensors
+        state.json                   step, best loss, hashes of data and of the files beside it, versions; written last
         config.json  tokenizer.model
     out/<run>/checkpoints/pointers.json   {"last": "step-00000500", "best": "step-00000250"}
 
 A checkpoint is written under a temporary name, fsync'd and renamed; then the pointer moves; only then are
-checkpoints nobody points at removed. Nothing is pickled.
+checkpoints nobody points at removed, unless every Nth is kept. Nothing is pickled. With several ranks all of them
+save, because sharded weights must be put together; rank 0 writes.
 """
 
 import json
@@ -25,8 +26,10 @@ from safetensors.torch import load_file, save_file
 
 from oracle.cli import UserError
 from oracle.config import to_json
+from oracle.dist import ALONE, World, placed_like, whole
 from oracle.files import sha256, write_text
 from oracle.settings import Config
+from oracle.versions import versions
 
 FORMAT = 1
 FOLDER, POINTERS, STATE = "checkpoints", "pointers.json", "state.json"
@@ -40,14 +43,18 @@ class Progress:
     step: int = 0  # optimizer steps done
     best_val_loss: float = float("inf")  # nats per token
     best_step: int = -1
+    stale_evaluations: int = 0  # since the best one
     loss_sum: float = 0.0  # over the steps since the last log line
     loss_steps: int = 0
 
 
 class RunDirectory:
-    def __init__(self, path: str | Path) -> None:
+    """Checkpoints of one run. Those of every `keep_interval` steps (0: of none) are never removed."""
+
+    def __init__(self, path: str | Path, keep_interval: int = 0, world: World = ALONE) -> None:
         self.path = Path(path)
         self.folder = self.path / FOLDER
+        self.keep_interval, self.world = keep_interval, world
 
     def pointers(self) -> dict[str, str]:
         path = self.folder / POINTERS
@@ -70,42 +77,69 @@ class RunDirectory:
         config: Config,
         tokenizer: Path,
         identity: dict[str, str],
+        loop: dict[str, torch.Tensor] | None = None,
     ) -> Path:
-        """Write a checkpoint and point "last" at it. Raises OSError (full disk, …) with the previous one untouched."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for stale in self.folder.glob("*.tmp"):
-            shutil.rmtree(stale, ignore_errors=True)
+        """Write a checkpoint and point "last" at it; `loop` holds tensors that `load_optimizer` will return.
+
+        Raises OSError (full disk, no permission, …) with the previous checkpoint untouched.
+        """
         final = self.folder / f"step-{progress.step:08d}"
-        if final.name in self.pointers().values():
-            return final  # this step is safe already
-        temporary = final.with_suffix(".tmp")
-        try:
-            temporary.mkdir()
-            _save_tensors(model_tensors(model), temporary / WEIGHTS)
-            _save_tensors(_optimizer_tensors(model, optimizer) | _random_state(), temporary / OPTIMIZER)
-            shutil.copyfile(tokenizer, temporary / TOKENIZER)
-            write_text(temporary / "config.json", to_json(config))
-            files = {name: sha256(temporary / name) for name in (WEIGHTS, OPTIMIZER, TOKENIZER)}
-            state = {"format": FORMAT, "progress": vars(progress), "identity": identity, "files": files}
-            write_text(temporary / STATE, json.dumps(state, indent=1))
-            _sync(temporary)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        if final.exists():  # left by a kill between the rename and the pointer
-            shutil.rmtree(final)
-        temporary.rename(final)
-        self.point("last", final.name)
+        weights = model_tensors(model)
+        others = _optimizer_tensors(model, optimizer) | self._random_states() | (loop or {})
+        # A step that "last" names is safe already.
+        if self.world.main and self.pointers().get("last") != final.name:
+            self.sweep()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = final.with_suffix(".tmp")
+            try:
+                temporary.mkdir()
+                _save_tensors(weights, temporary / WEIGHTS)
+                _save_tensors(others, temporary / OPTIMIZER)
+                shutil.copyfile(tokenizer, temporary / TOKENIZER)
+                _sync(temporary / TOKENIZER)
+                write_text(temporary / "config.json", to_json(config))
+                state = {
+                    "format": FORMAT,
+                    "progress": vars(progress),
+                    "identity": identity,
+                    "versions": versions(),
+                    "files": {name: sha256(temporary / name) for name in (WEIGHTS, OPTIMIZER, TOKENIZER)},
+                }
+                write_text(temporary / STATE, json.dumps(state, indent=1))
+                _sync(temporary)
+                if final.exists():  # left by a kill between the rename and the pointer
+                    _discard(final)
+                temporary.rename(final)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+            self.point("last", final.name)
         return final
 
     def point(self, which: str, name: str) -> None:
-        """Move a pointer, then remove the checkpoints that no pointer names."""
+        """Move a pointer, then remove the checkpoints that no pointer names and no interval keeps."""
+        if not self.world.main:
+            return
         pointers = self.pointers() | {which: name}
         write_text(self.folder / POINTERS, json.dumps(pointers))
         _sync(self.folder)
-        for folder in self.folder.glob("step-*"):
-            if folder.name not in pointers.values():
-                shutil.rmtree(folder, ignore_errors=True)
+        for folder in self.folder.glob("step-????????"):
+            kept = self.keep_interval and int(folder.name.removeprefix("step-")) % self.keep_interval == 0
+            if folder.name not in pointers.values() and not kept:
+                _discard(folder)
+
+    def sweep(self) -> None:
+        """Remove what a kill left half written."""
+        for stale in (*self.path.glob("*.tmp"), *self.folder.glob("*.tmp")):
+            if stale.is_dir():
+                shutil.rmtree(stale, ignore_errors=True)
+            else:
+                stale.unlink(missing_ok=True)
+
+    def _random_states(self) -> dict[str, torch.Tensor]:
+        """The random generators of all ranks: dropout draws from them."""
+        ranks = self.world.gather(_random_state())
+        return {f"{name}{_of_rank(rank)}": state for rank, own in enumerate(ranks) for name, state in own.items()}
 
 
 @dataclass
@@ -115,6 +149,7 @@ class Checkpoint:
     path: Path
     progress: Progress
     identity: dict[str, str]
+    versions: dict[str, str]  # of code and packages that wrote it
 
     @classmethod
     def open(cls, path: Path) -> "Checkpoint":
@@ -132,7 +167,7 @@ class Checkpoint:
                 raise UserError(f"{path / name}: missing from the checkpoint; use another checkpoint")
             if sha256(path / name) != expected:
                 raise UserError(f"{path / name}: bytes have changed since it was written; use another checkpoint")
-        return cls(path, Progress(**state["progress"]), state["identity"])
+        return cls(path, Progress(**state["progress"]), state["identity"], state.get("versions", {}))
 
     @property
     def tokenizer(self) -> Path:
@@ -153,33 +188,46 @@ class Checkpoint:
             raise UserError(
                 f"{self.path}: the checkpoint's model has another shape ({shown}); set the sizes it was trained with"
             )
-        model.load_state_dict(tensors)
+        parameters = dict(model.named_parameters())
+        model.load_state_dict({n: placed_like(t, parameters[n]) if n in parameters else t for n, t in tensors.items()})
 
-    def load_optimizer(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Restore the moments, and the random generators from which dropout draws."""
+    def load_optimizer(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, world: World = ALONE
+    ) -> dict[str, torch.Tensor]:
+        """Restore the moments and this rank's random generators, from which dropout draws; returns the other tensors.
+
+        A rank that the saved run did not have keeps the generators it has.
+        """
         tensors = _load_tensors(self.path / OPTIMIZER)
         for name, parameter in model.named_parameters():
-            optimizer.state[parameter] = {
-                key: tensors[f"{key}:{name}"].to(
-                    parameter.device if key != "step" or optimizer.defaults["fused"] else "cpu"
-                )
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
-        torch.set_rng_state(tensors["random:cpu"])
-        if torch.cuda.is_available() and "random:cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random:cuda"])
+            if f"step:{name}" in tensors:  # absent from a run stopped before its first step
+                optimizer.state[parameter] = {
+                    "step": tensors.pop(f"step:{name}").to(parameter.device if optimizer.defaults["fused"] else "cpu"),
+                    "exp_avg": placed_like(tensors.pop(f"exp_avg:{name}"), parameter),
+                    "exp_avg_sq": placed_like(tensors.pop(f"exp_avg_sq:{name}"), parameter),
+                }
+        cpu, cuda = (tensors.get(f"random:{kind}{_of_rank(world.rank)}") for kind in ("cpu", "cuda"))
+        if cpu is not None:
+            torch.set_rng_state(cpu)
+        if torch.cuda.is_available() and cuda is not None:
+            torch.cuda.set_rng_state(cuda)
+        return tensors
 
 
 def model_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return {name: whole(tensor.detach()).cpu().contiguous() for name, tensor in model.state_dict().items()}
 
 
 def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     return {
-        f"{key}:{name}": tensor.detach().cpu().contiguous()
+        f"{key}:{name}": whole(tensor.detach()).cpu().contiguous()
         for name, parameter in model.named_parameters()
         for key, tensor in optimizer.state[parameter].items()
     }
+
+
+def _of_rank(rank: int) -> str:
+    return f":{rank}" if rank else ""
 
 
 def _random_state() -> dict[str, torch.Tensor]:
@@ -187,6 +235,16 @@ def _random_state() -> dict[str, torch.Tensor]:
     if torch.cuda.is_available():
         state["random:cuda"] = torch.cuda.get_rng_state()
     return state
+
+
+def _discard(folder: Path) -> None:
+    """Remove a checkpoint; renamed first, so that a kill on the way leaves nothing that looks like one."""
+    try:
+        doomed = folder.rename(folder.with_name(f"{folder.name}.old.tmp"))  # not the name of one being written
+    except OSError as error:
+        print(f"warning: {folder} is no longer needed and cannot be removed ({error.strerror})")
+    else:
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, get_args, get_origin
 from oracle.cli import UsageError
 from oracle.settings import SCRIPTS, Config
 
+AUTO = "auto"  # for settings that allow it; in a Config it is 0
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 # What nanoGPT users will type and what it is called, or follows from, here.
 RENAMED = {
@@ -173,6 +174,8 @@ def _check(field: dataclasses.Field, value: Any) -> tuple[Any, str]:
         if isinstance(items, list | tuple) and all(type(i) is item for i in items):
             return tuple(items), ""
         return value, f"must be a list of {item.__name__}, such as {_example(field)}"
+    if value == AUTO and field.metadata.get("auto"):
+        return 0, ""
     if kind is float and type(value) is int:
         value = float(value)  # learning_rate = 1 is a float to everyone but a type checker
     if kind is int and isinstance(value, float) and value.is_integer():
@@ -202,11 +205,16 @@ def impossible(c: Config) -> list[str]:
     found = []
     if c.n_embd % c.n_head:
         found.append(f"n_embd={c.n_embd} does not divide by n_head={c.n_head}: make the width a multiple of the heads")
-    if c.total_batch_size % (c.batch_size * c.block_size):
-        micro = c.batch_size * c.block_size
+    if not c.batch_size and not c.total_batch_size:
+        found.append(
+            "batch_size=auto chooses how a step is cut and not how large it is:"
+            f" set total_batch_size to a multiple of block_size={c.block_size} tokens"
+        )
+    if c.total_batch_size % ((c.batch_size or 1) * c.block_size):
+        micro = (c.batch_size or 1) * c.block_size
         fit = max(1, round(c.total_batch_size / micro)) * micro
         found.append(
-            f"total_batch_size={c.total_batch_size} tokens is not a whole number of micro-batches of batch_size={c.batch_size}"
+            f"total_batch_size={c.total_batch_size} tokens is not a whole number of micro-batches of batch_size={c.batch_size or AUTO}"
             f" x block_size={c.block_size} = {micro} tokens: write total_batch_size={fit} or another batch_size"
         )
     if c.heldout_from and not _is_day(c.heldout_from):
@@ -221,6 +229,10 @@ def impossible(c: Config) -> list[str]:
         found.append(
             f"warmup_iters={c.warmup_iters} is more than max_iters={c.max_iters}: the peak would never be reached"
         )
+    if c.fsdp and not c.batch_size:
+        found.append("batch_size=auto measures models that fit on one device, fsdp=True is for others: give a number")
+    if c.fsdp and c.dtype == "float16":
+        found.append("fsdp=True trains in bfloat16 or float32: choose another dtype")
     if c.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
         found.append(f"device={c.device!r}: must be auto, cpu, cuda, cuda:N or mps")
     return found

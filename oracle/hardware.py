@@ -1,6 +1,7 @@
 """Which device, which number format, and how fast the device could be."""
 
 import contextlib
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import cast
@@ -9,6 +10,7 @@ import torch
 
 from oracle.cli import UsageError, UserError
 from oracle.settings import Config
+from oracle.versions import versions
 
 # Dense bf16 with fp32 accumulation, TFLOP/s, from the makers' data sheets. The first name found in the GPU's counts.
 PEAK_TFLOPS = {
@@ -76,6 +78,17 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def machine(device: torch.device, dtype: torch.dtype, ranks: int) -> dict[str, str | int | None]:
+    """What a run notes of where it runs, at the start of each session."""
+    return {
+        "device": device_name(device),
+        "devices": ranks,
+        "dtype": str(dtype).removeprefix("torch."),
+        "cpu_cores": os.cpu_count(),
+        **versions(),
+    }
+
+
 def peak_flops(device: torch.device, config: Config) -> float:
     """FLOP/s the device can do at best; 0 when nobody has told us, and then no MFU is printed."""
     if config.peak_tflops:
@@ -89,9 +102,11 @@ def peak_flops(device: torch.device, config: Config) -> float:
     return known * 1e12
 
 
-def setup(config: Config) -> tuple[torch.device, torch.dtype]:
-    """Choose device and format and set the process up for them."""
+def setup(config: Config, local_rank: int = 0) -> tuple[torch.device, torch.dtype]:
+    """Choose device and format and set the process up for them; under torchrun each rank takes its own GPU."""
     device = pick_device(config.device)
+    if device.type == "cuda" and local_rank:
+        device = pick_device(f"cuda:{local_rank}")
     dtype = pick_dtype(config.dtype, device)
     if config.threads:
         torch.set_num_threads(config.threads)

@@ -6,14 +6,17 @@ neighbours from one long document do not fill a batch. Each token of the corpus 
 drawing windows at random, by contrast, shows 63 % of the corpus in an "epoch".
 """
 
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from oracle.cli import UserError
+from oracle.dist import ALONE, World
 from oracle.shards import Split
 
 
@@ -47,42 +50,61 @@ class Windows:
         """Entries `first` to `first + count` of the sequence: (count, block_size + 1), int64."""
         out: np.ndarray = np.empty((count, self.block_size + 1), dtype=np.int64)
         for row, number in enumerate(range(first, first + count)):
-            epoch = self._epoch(number * self.block_size // self.split.tokens)
-            window = epoch.first_window + int(epoch.windows[number - epoch.first_window])
-            self._copy(window * self.block_size, out[row])
+            done = 0
+            for _, piece in self._pieces(number):
+                out[row, done : done + len(piece)] = piece
+                done += len(piece)
         return out
 
-    def _copy(self, position: int, out: np.ndarray) -> None:
-        """Fill `out` from the endless stream, starting at `position`."""
-        done = 0
-        while done < len(out):
-            number, offset = divmod(position + done, self.split.tokens)
+    def documents(self, first: int, count: int) -> set[int]:
+        """Numbers of the documents that `take(first, count)` is cut from."""
+        return {document for number in range(first, first + count) for document, _ in self._pieces(number)}
+
+    def _pieces(self, number: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Entry `number` of the sequence as (document, its tokens) from the endless stream: block_size + 1 tokens."""
+        epoch = self._epoch(number * self.block_size // self.split.tokens)
+        window = epoch.first_window + int(epoch.windows[number - epoch.first_window])
+        position, left = window * self.block_size, self.block_size + 1
+        while left:
+            number, offset = divmod(position, self.split.tokens)
             epoch = self._epoch(number)
             rank = int(np.searchsorted(epoch.ends, offset, side="right"))
-            while done < len(out) and rank < len(epoch.order):
-                document = self.split.document(int(epoch.order[rank]))
-                start = len(document) - (int(epoch.ends[rank]) - offset)
-                piece = document[start : start + len(out) - done]
-                out[done : done + len(piece)] = piece
-                done += len(piece)
-                offset += len(piece)
-                rank += 1
+            while left and rank < len(epoch.order):
+                document = int(epoch.order[rank])
+                tokens = self.split.document(document)
+                start = len(tokens) - (int(epoch.ends[rank]) - offset)
+                piece = tokens[start : start + left]
+                yield document, piece
+                position, offset, left, rank = position + len(piece), offset + len(piece), left - len(piece), rank + 1
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One optimizer step: micro-batches of (inputs, targets), each (B, T) int64, and the targets that count in all."""
+    """One optimizer step: this rank's micro-batches of (inputs, targets), each (B, T) int64, and the targets that
+    count in all of the step, other ranks' too."""
 
     micro_batches: list[tuple[torch.Tensor, torch.Tensor]]
     n_targets: int
 
 
-class PretrainingBatches:
-    """Step -> Batch; for a GPU made one step ahead in a thread, while on a CPU a thread would only take its time."""
+class Batches(Protocol):
+    """What the training loop draws from."""
 
-    def __init__(self, windows: Windows, sequences: int, batch_size: int, device: torch.device) -> None:
+    def step(self, step: int) -> Batch: ...
+
+    def documents(self, step: int) -> list[str]:
+        """Ids of the documents in the batch of `step`, those of all ranks."""
+        ...
+
+
+class PretrainingBatches:
+    """Step -> this rank's rows of its Batch; for a GPU made one step ahead in a thread, which on a CPU only takes time."""
+
+    def __init__(
+        self, windows: Windows, sequences: int, batch_size: int, device: torch.device, world: World = ALONE
+    ) -> None:
         self.windows, self.sequences, self.batch_size, self.device = windows, sequences, batch_size, device
-        self.tokens_per_step = sequences * windows.block_size
+        self.world = world
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._ahead: tuple[int, Future[Batch]] | None = None
 
@@ -94,11 +116,15 @@ class PretrainingBatches:
         self._ahead = (step + 1, self._pool.submit(self._make, step + 1))
         return batch
 
+    def documents(self, step: int) -> list[str]:
+        return self.windows.split.ids(self.windows.documents(step * self.sequences, self.sequences))
+
     def _make(self, step: int) -> Batch:
-        tokens = torch.from_numpy(self.windows.take(step * self.sequences, self.sequences))
+        own = self.sequences // self.world.size
+        tokens = torch.from_numpy(self.windows.take(step * self.sequences + self.world.rank * own, own))
         if self.device.type == "cuda":  # pinned memory lets the copy overlap with the step that is running
             tokens = tokens.pin_memory().to(self.device, non_blocking=True)
         else:
             tokens = tokens.to(self.device)
         micro = tokens.split(self.batch_size)
-        return Batch([(m[:, :-1], m[:, 1:]) for m in micro], tokens[:, 1:].numel())
+        return Batch([(m[:, :-1], m[:, 1:]) for m in micro], tokens[:, 1:].numel() * self.world.size)

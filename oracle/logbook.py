@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from oracle.cli import explain
 from oracle.config import to_json
 from oracle.files import write_text
 from oracle.settings import Config
@@ -16,15 +17,21 @@ METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 
 class Logbook:
-    """Appends records to a run directory. On resume, records from after the resumed step are dropped first."""
+    """Appends records to a run directory. On resume, records from after the resumed step are dropped first.
 
-    def __init__(self, folder: Path, config: Config, first_step: int, last_step: int) -> None:
-        self.folder = folder
-        for name in (METRICS, SAMPLES):
-            _forget_after(folder / name, first_step)
+    With `writes` False (a rank that is not the first) nothing is written.
+    """
+
+    def __init__(self, folder: Path, config: Config, first_step: int, last_step: int, writes: bool = True) -> None:
+        self.folder, self.writes = folder, writes
+        self._unwritten: dict[str, str] = {}
+        if writes:
+            for name in (METRICS, SAMPLES):
+                _forget_after(folder / name, first_step)
         # A terminal gets a bar below the lines; a log file gets the lines.
-        self._bar = tqdm(total=last_step, initial=first_step, unit="step", disable=not sys.stderr.isatty(), leave=False)
-        self._wandb = _start_wandb(folder, config) if config.wandb_log else None
+        silent = not (writes and sys.stderr.isatty())
+        self._bar = tqdm(total=last_step, initial=first_step, unit="step", disable=silent, leave=False)
+        self._wandb = _start_wandb(folder, config) if config.wandb_log and writes else None
 
     def say(self, line: str) -> None:
         self._bar.write(line, file=sys.stdout)
@@ -42,12 +49,25 @@ class Logbook:
             except Exception as error:  # a web service is never the reason a run dies
                 self.say(f"warning: wandb: {error}; metrics.jsonl goes on")
 
+    def note(self, record: dict[str, Any]) -> None:
+        """Append a record that holds no figures to draw."""
+        self._append(METRICS, record)
+
     def sample(self, record: dict[str, Any]) -> None:
         self._append(SAMPLES, record)
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
-        with (self.folder / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**record, "time": round(time.time(), 3)}, ensure_ascii=False) + "\n")
+        if not self.writes:
+            return
+        waiting = self._unwritten.pop(name, "")
+        lines = waiting + json.dumps({**record, "time": round(time.time(), 3)}, ensure_ascii=False) + "\n"
+        try:
+            with (self.folder / name).open("a", encoding="utf-8") as file:
+                file.write(lines)
+        except OSError as error:  # a full disk: a log is not the reason a run dies either
+            if not waiting:
+                self.say(f"warning: {explain(error)}; {name} is continued when it can be")
+            self._unwritten[name] = "\n" + lines.lstrip("\n")  # what is there may end in half a line
 
     def close(self) -> None:
         self._bar.close()
@@ -71,7 +91,9 @@ def _forget_after(path: Path, step: int) -> None:
     """Drop the records of what will be done again: later steps, and the evaluation that follows a checkpoint."""
     if not path.exists():
         return
-    kept = [r for r in read(path) if r["step"] < step or (r["step"] == step and "loss" in r)]
+    kept = [
+        r for r in read(path) if r["step"] < step or (r["step"] == step and r.keys() & {"loss", "skipped", "machine"})
+    ]
     write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
 
 

@@ -24,7 +24,7 @@ class Plan:
     train_tokens: int  # one epoch; 0 when nobody knows yet
     tokens_per_step: int
     sequences_per_step: int
-    micro_batches: int
+    micro_batches: int  # of each rank
     max_iters: int
 
     @property
@@ -32,8 +32,11 @@ class Plan:
         return self.max_iters * self.tokens_per_step / self.train_tokens if self.train_tokens else 0.0
 
 
-def make_plan(config: Config, tokenizer_vocab: int, train_tokens: int) -> Plan:
-    """Derive what the settings leave open. Raises UsageError if they do not say how long to train, or cannot hold."""
+def make_plan(config: Config, tokenizer_vocab: int, train_tokens: int, ranks: int = 1) -> Plan:
+    """Derive what the settings leave open. Raises UsageError if they do not say how long to train, or cannot hold.
+
+    While batch_size is auto, micro-batches are counted as single sequences.
+    """
     rows = config.padded_vocab_size or -(-tokenizer_vocab // 128) * 128
     if rows < tokenizer_vocab:
         raise UsageError(
@@ -48,8 +51,13 @@ def make_plan(config: Config, tokenizer_vocab: int, train_tokens: int) -> Plan:
         dropout=config.dropout,
         bias=config.bias,
     )
-    micro = config.batch_size * config.block_size
+    micro = (config.batch_size or 1) * config.block_size * ranks  # of all ranks together
     per_step = config.total_batch_size or micro
+    if per_step % micro:
+        raise UsageError(
+            f"total_batch_size={per_step} tokens is not a whole number of micro-batches of batch_size={config.batch_size}"
+            f" x block_size={config.block_size} on each of {ranks} ranks: lower batch_size, or start another number of ranks"
+        )
     if not config.max_iters and not config.max_epochs:
         raise UsageError(
             "neither max_iters nor max_epochs says how long to train: set one, for instance --max_epochs=10"
@@ -73,7 +81,7 @@ def memory_gib(plan: Plan, config: Config) -> dict[str, float]:
     matrix format and one in float32: measured figures on other models lie within some 20 % of this.
     """
     width = 4 if config.dtype == "float32" else 2
-    tokens = config.batch_size * config.block_size
+    tokens = (config.batch_size or 1) * config.block_size
     return {
         "weights, gradients, AdamW": 16 * count_parameters(plan.model) / GIB,
         "activations": 16 * plan.model.n_embd * plan.model.n_layer * tokens * width / GIB,
@@ -98,8 +106,12 @@ def dry_run(config: Config) -> str:
         f"data         {tokens:,} training tokens ({source})"
         if tokens
         else f"data         not prepared yet: {config.data_dir}",
-        f"batch        {plan.tokens_per_step:,} tokens per step = {plan.micro_batches} micro-batches"
-        f" x {config.batch_size} sequences x {m.block_size} tokens",
+        f"batch        {plan.tokens_per_step:,} tokens per step = {plan.sequences_per_step} sequences of {m.block_size}, "
+        + (
+            f"in {plan.micro_batches} micro-batches of {config.batch_size}"
+            if config.batch_size
+            else "in micro-batches as large as the device will like; the memory below is for one sequence"
+        ),
         f"length       {plan.max_iters:,} steps = {short(total)} tokens"
         + (f" = {plan.epochs:.2f} epochs" if tokens else ""),
         f"learning     {config.learning_rate:g} after {config.warmup_iters:,} steps of warm-up,"
@@ -110,7 +122,8 @@ def dry_run(config: Config) -> str:
         "time         estimated at "
         + f"{ASSUMED_MFU:.0%} of the peak: "
         + "; ".join(f"{gpu} {duration(flops / (ASSUMED_MFU * PEAK_TFLOPS[gpu] * 1e12))}" for gpu in EXAMPLE_GPUS),
-        f"disk         {12 * count_parameters(m) / 1e9:.2f} GB per checkpoint; the last and the best are kept",
+        f"disk         {12 * count_parameters(m) / 1e9:.2f} GB per checkpoint; kept are the last, the best"
+        + (f" and every {config.keep_interval:,} steps" if config.keep_interval else ""),
         "",
         "settings     (all others have their defaults)",
     ]
@@ -123,5 +136,5 @@ def dry_run(config: Config) -> str:
 
 
 def resolved(config: Config, plan: Plan) -> Config:
-    """`config` with the model's rows filled in, so that a checkpoint says everything about its model."""
-    return dataclasses.replace(config, padded_vocab_size=plan.model.vocab_size)
+    """`config` with the model's rows and the step's tokens filled in, so that a checkpoint says all about its run."""
+    return dataclasses.replace(config, padded_vocab_size=plan.model.vocab_size, total_batch_size=plan.tokens_per_step)

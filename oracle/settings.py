@@ -9,7 +9,7 @@ from typing import Any
 
 
 def setting(default: Any, meaning: str, **bounds: Any) -> Any:
-    """A field with its meaning and its bounds (`minimum`, `above`, `maximum`, `choices`)."""
+    """A field with its meaning and its bounds (`minimum`, `above`, `maximum`, `choices`); `auto` allows that word."""
     return field(default=default, metadata={"meaning": meaning, **bounds})
 
 
@@ -75,7 +75,9 @@ class Training:
     max_epochs: float = setting(0.0, "passes over the training split; 0 when max_iters says how long", minimum=0)
     expected_tokens: int = setting(0, "the corpus as --dry_run assumes it until prepare.py has counted it", minimum=0)
     total_batch_size: int = setting(0, "tokens per optimizer step; 0 means one micro-batch", minimum=0)
-    batch_size: int = setting(12, "micro-batch: sequences that fit on the device at once", minimum=1)
+    batch_size: int = setting(
+        12, "micro-batch: sequences that fit on the device at once; auto measures the fastest", minimum=1, auto=True
+    )
     learning_rate: float = setting(6e-4, "peak", above=0)
     lr_schedule: str = setting("cosine", "from the peak down to min_lr", choices=("cosine", "linear", "constant"))
     warmup_iters: int = setting(100, "steps of linear rise to the peak", minimum=0)
@@ -85,6 +87,19 @@ class Training:
     beta1: float = setting(0.9, "AdamW", minimum=0, maximum=0.9999)
     beta2: float = setting(0.95, "AdamW", minimum=0, maximum=0.99999)
     grad_clip: float = setting(1.0, "clip the gradient's global norm; 0 switches clipping off", minimum=0)
+    on_sick_step: str = setting(
+        "skip",
+        "a step whose loss or gradient is NaN or Inf, or whose loss is a spike, never changes the weights;"
+        " after it, go on or stop the run",
+        choices=("skip", "stop"),
+    )
+    spike_sigma: float = setting(
+        6.0, "standard deviations above the mean of the last 128 losses that make a spike; 0 knows no spikes", minimum=0
+    )
+    patience: int = setting(0, "evaluations without improvement after which the run ends; 0 never", minimum=0)
+    max_minutes: float = setting(
+        0.0, "save and end with status 0 when this process has run so long; 0 sets no limit", minimum=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +109,9 @@ class Device:
         "auto", "of the matrix products; weights stay float32", choices=("auto", "float32", "bfloat16", "float16")
     )
     compile: bool = setting(False, "torch.compile model and loss; falls back with a warning where it cannot")
+    fsdp: bool = setting(
+        False, "FSDP2: share weights, gradients and moments out among the ranks, for models that do not fit on one"
+    )
     threads: int = setting(0, "CPU threads; 0 leaves the choice to PyTorch", minimum=0)
     peak_tflops: float = setting(0.0, "the GPU's dense peak for MFU; 0 looks it up by name", minimum=0)
 
@@ -103,6 +121,9 @@ class Logging:
     eval_interval: int = setting(500, "steps between evaluations on the whole validation split", minimum=1)
     log_interval: int = setting(10, "steps between log lines", minimum=1)
     checkpoint_interval: int = setting(0, "steps between checkpoints; 0 means at every evaluation", minimum=0)
+    keep_interval: int = setting(
+        0, "steps between checkpoints that are kept for good; 0 keeps only the last and the best", minimum=0
+    )
     sample_prompts: tuple[str, ...] = setting((), "texts completed during training and kept in samples.jsonl")
     sample_iters: tuple[int, ...] = setting(
         (10, 100, 1000, 5000, 10_000, 20_000), "steps at which they are (and at the end)"

@@ -2,12 +2,14 @@
 
 A shard is llm.c's: 256 little-endian int32 (magic, version, token count, zeros), then the tokens. Magic 20240520
 version 1 is uint16, magic 20240801 version 7 is uint32, so other trainers can read these files and we theirs.
-Beside the shards of a split lies `<split>.documents.npy`, int64 rows (first token, UTF-8 bytes), one per document;
-no document crosses a shard. `manifest.json` names every file with its sha256, and is written last.
+Beside the shards of a split lie `<split>.documents.npy`, int64 rows (first token, UTF-8 bytes), one per document,
+and `<split>.ids.txt`, its id in the corpus, one a line; no document crosses a shard. `manifest.json` names every file
+with its sha256, and is written last.
 """
 
 import json
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,13 @@ class SplitWriter:
         self._parts: list[np.ndarray] = []
         self._waiting = 0  # tokens in _parts
         self._written = 0  # tokens in finished shards
+        self._open_files = ExitStack()
+        self._ids_path = folder / f"{split}.ids.txt"
+        self._ids = self._open_files.enter_context(atomic_file(self._ids_path))
 
-    def add(self, tokens: np.ndarray, utf8_bytes: int) -> None:
+    def add(self, tokens: np.ndarray, utf8_bytes: int, id: str) -> None:
+        """Append a document. Its id goes straight to a file: a corpus may have millions."""
+        self._ids.write(" ".join(id.split()).encode("utf-8", "replace") + b"\n")
         if self._waiting and self._waiting + len(tokens) > self.shard_tokens:
             self._flush()
         self.documents.append((self._written + self._waiting, utf8_bytes))
@@ -65,6 +72,7 @@ class SplitWriter:
         """Finish the split and return its entry in the manifest."""
         if self._waiting:
             self._flush()
+        self._open_files.close()
         path = self.folder / f"{self.split}.documents.npy"
         with atomic_file(path) as file:
             np.save(file, np.array(self.documents, dtype=np.int64).reshape(-1, 2), allow_pickle=False)
@@ -74,6 +82,7 @@ class SplitWriter:
             "bytes": sum(size for _, size in self.documents),
             "shards": self.shards,
             "documents_file": {"file": path.name, "sha256": sha256(path)},
+            "ids_file": {"file": self._ids_path.name, "sha256": sha256(self._ids_path)},
         }
 
 
@@ -90,6 +99,9 @@ class Split:
         documents_path = folder / entry["documents_file"]["file"]
         if verify:
             _check_hash(documents_path, entry["documents_file"]["sha256"])
+        self._ids_path = folder / entry["ids_file"]["file"]
+        if verify:
+            _check_hash(self._ids_path, entry["ids_file"]["sha256"])
         self._starts = np.load(documents_path, allow_pickle=False)[:, 0]
         self._shard_starts = np.cumsum([0] + [len(m) for m in self._maps])
         self.lengths: np.ndarray = np.diff(np.append(self._starts, self.tokens))
@@ -103,6 +115,12 @@ class Split:
         shard = int(np.searchsorted(self._shard_starts, start, side="right")) - 1
         local = start - int(self._shard_starts[shard])
         return self._maps[shard][local : local + int(self.lengths[number])]
+
+    def ids(self, numbers: Iterable[int]) -> list[str]:
+        """The corpus's ids of these documents, in stored order; read from the file each time, seldom needed."""
+        wanted = set(numbers)
+        with self._ids_path.open(encoding="utf-8") as lines:
+            return [line.rstrip("\n") for number, line in enumerate(lines) if number in wanted]
 
     def all_tokens(self) -> np.ndarray:
         """Every token in stored order, copied into one array."""

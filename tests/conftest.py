@@ -1,10 +1,12 @@
 """A tiny invented corpus and what prepare.py makes of it, built once per test session."""
 
 import json
+import os
 import random
 from pathlib import Path
 
 import pytest
+import torch
 
 import prepare
 from oracle.shards import Prepared
@@ -52,6 +54,13 @@ WORDS = [
 def make_text(seed: int, words: int = 60) -> str:
     rng = random.Random(seed)
     return "\n".join(" ".join(rng.choices(WORDS, k=12)) for _ in range(words // 12))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """For models this small a second thread only waits; on a busy machine it waits for long."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of what the tests start
 
 
 @pytest.fixture(scope="session")

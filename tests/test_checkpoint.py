@@ -53,6 +53,69 @@ def test_everything_comes_back(saver):
             assert torch.equal(value, other_optimizer.state[q][key])
 
 
+def test_every_nth_is_kept(saver):
+    run, _, _, save = saver
+    run.keep_interval = 3
+    for step in range(1, 9):
+        save(step)
+    assert sorted(p.name[-1] for p in run.folder.glob("step-*")) == ["3", "6", "8"]
+
+
+def test_it_says_what_made_it(saver):
+    run, _, _, save = saver
+    save(1)
+    made_by = Checkpoint.open(run.find("last")).versions
+    assert made_by["torch"] == torch.__version__ and made_by.keys() >= {"nanooracle", "python", "numpy", "safetensors"}
+    assert made_by["nanooracle"].startswith("0.")
+
+
+def test_what_a_kill_left_is_swept(saver):
+    run, _, _, save = saver
+    save(1)
+    half = run.folder / "step-00000002.tmp"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    for stale in (run.folder / "pointers.json.77.tmp", run.path / "metrics.jsonl.77.tmp"):
+        stale.write_bytes(b"half")
+    save(3)
+    assert not list(run.path.rglob("*.tmp")) and Checkpoint.open(run.find("last")).progress.step == 3
+
+
+def test_a_kill_between_rename_and_pointer(saver, monkeypatch):
+    run, _, _, save = saver
+    save(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "point", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            save(2)
+    assert Checkpoint.open(run.find("last")).progress.step == 1
+    save(2)
+    assert Checkpoint.open(run.find("last")).progress.step == 2 and not list(run.path.rglob("*.tmp"))
+
+
+def test_no_permission_leaves_the_previous_checkpoint(saver, monkeypatch):
+    """`mkdir` refuses as it does without write permission (which root, who may run these tests, always has)."""
+    run, _, _, save = saver
+    save(1)
+
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.mkdir", refuse)
+        with pytest.raises(PermissionError):
+            save(2)
+    assert Checkpoint.open(run.find("last")).progress.step == 1
+
+
+def test_the_loop_s_own_tensors_come_back(saver, tokenizer):
+    run, model, optimizer, _ = saver
+    own = {"scaler": torch.tensor([1024.0, 7.0], dtype=torch.float64), "health:losses": torch.full((3,), torch.nan)}
+    run.save(Progress(1), model, optimizer, Config(), tokenizer.path, IDENTITY, own)
+    found = Checkpoint.open(run.find("last")).load_optimizer(model, optimizer)
+    assert found["scaler"].tolist() == [1024.0, 7.0] and found["health:losses"].isnan().all()
+
+
 def test_only_what_is_pointed_at_is_kept(saver):
     run, _, _, save = saver
     for step in (1, 2, 3):

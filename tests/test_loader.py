@@ -15,7 +15,7 @@ def make_split(folder, lengths, shard_tokens=50) -> Split:
     """Documents whose tokens are all different, so that every one can be followed."""
     writer, first = SplitWriter(folder, "train", np.dtype("<u4"), shard_tokens), 0
     for length in lengths:
-        writer.add(np.arange(first, first + length), length)
+        writer.add(np.arange(first, first + length), length, f"id{first}")
         first += length
     return Split(folder, writer.close(), np.dtype("<u4"), verify=False)
 

@@ -13,7 +13,7 @@ from oracle.shards import HEADER_BYTES, MANIFEST, Prepared, Split, SplitWriter, 
 def write_split(folder, documents, dtype="<u2", shard_tokens=10):
     writer = SplitWriter(folder, "train", np.dtype(dtype), shard_tokens)
     for document in documents:
-        writer.add(np.array(document), utf8_bytes=2 * len(document))
+        writer.add(np.array(document), utf8_bytes=2 * len(document), id=f"no {document[0]}\n")
     return writer, writer.close()
 
 
@@ -24,6 +24,7 @@ def test_documents_come_back(tmp_path, dtype):
     split = Split(tmp_path, entry, np.dtype(dtype), verify=True)
     assert [split.document(i).tolist() for i in range(len(split))] == documents
     assert split.all_tokens().tolist() == [token for document in documents for token in document]
+    assert split.ids([3, 0, 3]) == ["no 3", "no 1"]
     assert split.tokens == 29 and split.bytes == 58 and len(entry["shards"]) == 3
 
 

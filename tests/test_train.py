@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,10 +22,12 @@ from oracle.checkpoint import Checkpoint, RunDirectory
 from oracle.cli import UsageError, UserError
 from oracle.evaluate import Validation
 from oracle.hardware import PEAK_TFLOPS, compiled, peak_flops, pick_device, pick_dtype
-from oracle.logbook import duration, read, short
+from oracle.logbook import Logbook, duration, read, short
+from oracle.optim import learning_rate, make_optimizer
 from oracle.settings import Config
 from oracle.tokenizer import BOS
 from tests.conftest import prepare_args
+from tests.torture_train import torture
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,6 +40,7 @@ def metrics(args: list[str]) -> list[dict]:
     return [
         {k: v for k, v in r.items() if k not in ("time", "tokens_per_second")}
         for r in read(run_dir(args) / "metrics.jsonl")
+        if "machine" not in r
     ]
 
 
@@ -134,28 +138,200 @@ def test_resume_refuses_other_data_and_another_shape(tiny_args, corpus, tmp_path
         train.main([*tiny_args, f"--data_dir={tmp_path / 'other'}", "--init_from=resume"])
 
 
+def test_resume_keeps_the_batches(tiny_args):
+    train.main(tiny_args)
+    for arguments, expected in (
+        [["--total_batch_size=128"], "total_batch_size=64, now it is 128"],
+        [["--seed=1"], "seed=1337"],
+    ):
+        with pytest.raises(UserError, match=expected):
+            train.main([*tiny_args, *arguments, "--init_from=resume"])
+    train.main([*tiny_args, "--batch_size=2", "--max_iters=18", "--init_from=resume"])
+    config = json.loads((run_dir(tiny_args) / "config.json").read_text())
+    assert config["total_batch_size"] == 64, "a step stays what it was, in smaller micro-batches"
+
+
+def test_resume_lists_other_versions(tiny_args, capsys):
+    train.main(tiny_args)
+    state = RunDirectory(run_dir(tiny_args)).find("last") / "state.json"
+    content = json.loads(state.read_text())
+    content["versions"]["torch"] = "1.0"
+    state.write_text(json.dumps(content))
+    train.main([*tiny_args, "--init_from=resume"])
+    assert f"torch was 1.0, is now {torch.__version__}: figures may differ" in capsys.readouterr().out
+
+
 def test_resume_lists_what_changed_and_goes_further(tiny_args, capsys):
     train.main(tiny_args)
     capsys.readouterr()
     train.main([*tiny_args, "--max_iters=18", "--learning_rate=0.02", "--init_from=resume"])
     out = capsys.readouterr().out
-    assert "learning_rate was 0.01, is now 0.02" in out and "n_layer was" not in out
+    assert "learning_rate was 0.01, is now 0.02" in out and "n_layer was" not in out and "init_from was" not in out
     assert [r["step"] for r in metrics(tiny_args) if "val_loss" in r] == [0, 6, 12, 18]
 
 
+def last_step(args: list[str]) -> int:
+    return Checkpoint.open(RunDirectory(run_dir(args)).find("last")).progress.step
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_saves_and_exits_0(tiny_args, name):
+def test_signals_save_and_stop(tiny_args, name):
     args = [*tiny_args, "--max_iters=100000", "--eval_interval=100000", "--log_interval=1"]
     process = subprocess.Popen([sys.executable, "train.py", *args], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     log = run_dir(args) / "metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while len(read(log)) < 5 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(process.pid, getattr(signal, name))
+    wait_until(lambda: len(read(log)) >= 5)
+    process.send_signal(signal.SIGUSR1)
+    wait_until(lambda: RunDirectory(run_dir(args)).pointers())
+    asked_for, at_that_time = last_step(args), len(read(log))
+    wait_until(lambda: len(read(log)) > at_that_time + 3)
+    process.send_signal(getattr(signal, name))
     out = process.communicate(timeout=60)[0]
     assert process.returncode == 0 and "--init_from=resume" in out
-    saved = Checkpoint.open(RunDirectory(run_dir(args)).find("last")).progress.step
-    assert saved == read(log)[-1]["step"]
+    assert f"step {asked_for:,} | saved" in out and "as asked" in out
+    assert last_step(args) == read(log)[-1]["step"] > asked_for
+
+
+@contextlib.contextmanager
+def asking_to_stop_at(step: int, monkeypatch):
+    """Within, the loop hears SIGTERM before it does what is due at `step`."""
+
+    def rate(number, *rest):
+        if number == step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return learning_rate(number, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.learning_rate", rate)
+        yield
+
+
+@pytest.mark.parametrize("step", [1, 6, 8])
+def test_stopped_and_resumed_equals_uninterrupted(tiny_args, tmp_path, monkeypatch, step, capsys):
+    """Also where an evaluation is due: that is left to the resumed run, for a rented machine gives seconds."""
+    train.main(tiny_args)
+    parts = [a if not a.startswith("--out_dir") else f"--out_dir={tmp_path / 'my parts'}" for a in tiny_args]
+    capsys.readouterr()
+    with asking_to_stop_at(step, monkeypatch):
+        train.main(parts)
+    assert last_step(parts) == step
+    command = capsys.readouterr().out.splitlines()[-1].partition("go on with: ")[2]
+    assert shlex.split(command) == ["python", "train.py", *parts, "--init_from=resume"]
+    train.main(shlex.split(command)[2:])
+    assert metrics(parts) == metrics(tiny_args)
+    for name, tensor in weights(tiny_args).items():
+        assert torch.equal(tensor, weights(parts)[name]), name
+
+
+def test_a_budget_of_minutes_stops_and_can_be_gone_on_from(tiny_args, capsys):
+    train.main([*tiny_args, "--max_minutes=0.0001"])
+    assert last_step(tiny_args) == 0 and "stopped at step 0, saved" in capsys.readouterr().out
+    train.main([*tiny_args, "--max_minutes=600", "--init_from=resume"])
+    assert last_step(tiny_args) == 12 and "max_minutes" not in capsys.readouterr().out
+
+
+def test_float16_goes_on_with_its_scale(tiny_args, tmp_path, monkeypatch):
+    """On a CPU, which can do what it should not be asked to; the scale grows every third step and overflows."""
+    monkeypatch.setattr("oracle.hardware.pick_dtype", lambda *_: torch.float16)
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(
+        torch.amp, "GradScaler", lambda kind, enabled: scaler(kind, init_scale=2.0**14, growth_interval=3)
+    )
+    args = [*tiny_args, "--max_iters=14"]
+    train.main(args)
+    parts = [a if not a.startswith("--out_dir") else f"--out_dir={tmp_path / 'parts'}" for a in args]
+    for stop in (4, 9):
+        with asking_to_stop_at(stop, monkeypatch):
+            train.main([*parts, *(["--init_from=resume"] if stop > 4 else [])])
+    saved = Checkpoint.open(RunDirectory(run_dir(parts)).find("last"))
+    model = GPT(GPTConfig(block_size=16, vocab_size=512, n_layer=2, n_head=2, n_embd=32))
+    scale = saved.load_optimizer(model, make_optimizer(model, Config()))["scaler"].tolist()[0]
+    assert scale not in (0.0, 2.0**14)
+    train.main([*parts, "--init_from=resume"])
+    assert metrics(parts) == metrics(args)
+    assert all(torch.equal(t, weights(parts)[name]) for name, t in weights(args).items())
+
+
+def test_patience_ends_a_run_at_its_best(tiny_args, monkeypatch, capsys):
+    losses = iter([5.0, 4.0, 4.5, 3.0, 3.5, 3.4, 3.3, 1.0])
+
+    def figures(*_):
+        loss = next(losses)
+        return {"val_loss": loss, "val_bpb": loss, "val_perplexity": loss}
+
+    monkeypatch.setattr(Validation, "__call__", figures)
+    args = [*tiny_args, "--max_iters=100", "--eval_interval=2"]
+    train.main([*args, "--patience=3"])
+    out = capsys.readouterr().out
+    assert "3 evaluations brought no improvement; best validation loss 3.0000 at step 6" in out
+    run = RunDirectory(run_dir(args))
+    assert (run.find("best").name, run.find("last").name) == ("step-00000006", "step-00000012")
+
+
+def test_evaluations_show_overfitting(tiny_args, prepared, capsys):
+    train.main([*tiny_args, "--max_iters=40", "--eval_interval=20", "--log_interval=1"])
+    records = metrics(tiny_args)
+    first, *later = [r for r in records if "val_loss" in r]
+    assert "gap" not in first and first["tokens_per_unique_token"] == 0
+    losses = {r["step"]: r["loss"] for r in records if "loss" in r}
+    for record in later:
+        recent = [losses[s] for s in range(max(1, record["step"] - 31), record["step"] + 1)]
+        assert record["train_loss"] == pytest.approx(sum(recent) / len(recent), rel=1e-5)
+        assert record["gap"] == pytest.approx(record["val_loss"] - record["train_loss"])
+        assert record["tokens_per_unique_token"] == pytest.approx(record["step"] * 64 / prepared.train.tokens)
+    out = capsys.readouterr().out
+    assert f"gap {later[-1]['gap']:+.4f}" in out and "each unique token seen 0.28 times" in out
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
+import train
+from oracle import cli
+sys.exit(cli.run(train.main))
+"""
+
+
+def test_a_disk_that_is_full_during_a_save(tiny_args):
+    """A file-size limit stands for the disk: weights cannot be written, then nothing can at all."""
+    train.main([*tiny_args, "--max_iters=6"])
+    args = [*tiny_args, "--max_iters=30", "--init_from=resume"]
+    for limit in (100_000, 700):
+        run = subprocess.run(
+            [sys.executable, "-c", LIMITED, str(limit), *args], cwd=ROOT, capture_output=True, text=True
+        )
+        assert run.returncode == 1 and "Traceback" not in run.stderr, run.stderr
+        if limit == 100_000:
+            assert "warning: step 12: no checkpoint" in run.stdout and "training goes on" in run.stdout
+            assert "the previous checkpoint is whole" in run.stderr
+            assert read(run_dir(args) / "metrics.jsonl")[-1]["step"] == 30
+        assert last_step(args) == 6 and not list(run_dir(args).rglob("*.tmp"))
+    train.main(args)
+    assert last_step(args) == 30
+
+
+def test_a_log_that_cannot_be_written_waits(tmp_path, monkeypatch, capsys):
+    log = Logbook(tmp_path, Config(), 0, 10)
+    log.sample({"step": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        for step in (2, 3):
+            log.sample({"step": step})
+    with (tmp_path / "samples.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 2, "te')  # the half of a line that still had room
+    log.sample({"step": 4})
+    assert [r["step"] for r in read(tmp_path / "samples.jsonl")] == [1, 2, 3, 4]
+    assert capsys.readouterr().out.count("warning") == 1
+
+
+def test_torture_in_small(prepared_dir, tmp_path):
+    toll = torture(prepared_dir, tmp_path, kills=3, steps=60, seed=1)
+    assert toll.kills + toll.finished_early >= 3 and toll.opened
 
 
 def test_saving_comes_before_evaluating(tiny_args, monkeypatch):
