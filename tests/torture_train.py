@@ -2,7 +2,7 @@
 
     python -m tests.torture_train [kills, default 50] [seed]
 
-Half of the kills wait until a checkpoint is being written. After each of them every checkpoint on disk must open.
+Half of the kills come while a checkpoint is being written. After each of them every checkpoint on disk must open.
 The end is judged by bytes: the final weights, and the log without its clocks.
 """
 
@@ -17,14 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import prepare
+import train
 from oracle.checkpoint import FOLDER, WEIGHTS, Checkpoint, RunDirectory
 from oracle.files import sha256
 from oracle.logbook import METRICS, read
 from tests.conftest import make_text, prepare_args
 
 ROOT = Path(__file__).parents[1]
-STEPS_PER_KILL = 40
-LONG = 5.0  # seconds from the start within which a kill that waits for nothing comes
+STEPS_PER_KILL = 40  # more than a run can do before it is killed
+STARTING, WRITING, TRAINING = 1.0, 0.01, 0.1  # seconds within which a kill comes
+SPARED = 4  # checkpoints that may be written first
 RUN = (
     "--n_layer=2", "--n_head=2", "--n_embd=64", "--block_size=16", "--batch_size=4", "--total_batch_size=128",
     "--dropout=0.1", "--warmup_iters=10", "--learning_rate=0.005", "--eval_interval=40", "--checkpoint_interval=5",
@@ -45,11 +47,12 @@ def torture(data: Path, folder: Path, kills: int, steps: int, seed: int) -> Toll
     """Kill and resume a run of `steps` on the prepared `data`; raises AssertionError if anything was lost."""
     rng, toll = random.Random(seed), Toll()
     whole, broken = folder / "whole", folder / "broken"
-    common = [sys.executable, "train.py", f"--data_dir={data}", *RUN, f"--max_iters={steps}"]
-    finish(start([*common, f"--out_dir={whole}"]))
+    settings = [f"--data_dir={data}", *RUN, f"--max_iters={steps}"]
+    train.main([*settings, f"--out_dir={whole}"])
     while toll.kills < kills:
         resume = ["--init_from=resume"] if RunDirectory(broken).pointers() else []
-        process = start([*common, f"--out_dir={broken}", *resume])
+        command = [sys.executable, "train.py", *settings, f"--out_dir={broken}", *resume]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         wait_for_the_moment(process, broken, rng)
         process.send_signal(signal.SIGKILL)
         _, errors = process.communicate()
@@ -64,35 +67,25 @@ def torture(data: Path, folder: Path, kills: int, steps: int, seed: int) -> Toll
             toll.opened += 1
     if toll.finished_early == 0:
         resume = ["--init_from=resume"] if RunDirectory(broken).pointers() else []
-        finish(start([*common, f"--out_dir={broken}", *resume]))
+        train.main([*settings, f"--out_dir={broken}", *resume])
     ends = [sha256(RunDirectory(run).find("last") / WEIGHTS) for run in (whole, broken)]
     assert ends[0] == ends[1], "the killed run ended with other weights"
     assert log(whole) == log(broken), "the killed run wrote another log"
     return toll
 
 
-def start(command: list[str]) -> subprocess.Popen:
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def finish(process: subprocess.Popen) -> None:
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
-
-
 def wait_for_the_moment(process: subprocess.Popen, run: Path, rng: random.Random) -> None:
-    """Return at a random moment, every second time only once a checkpoint is being written."""
-    if rng.random() < 0.5:
-        time.sleep(rng.uniform(0, LONG))
+    """Return at a random moment: of the start, of a later checkpoint's writing, or of the steps after it."""
+    kind = rng.choice(("starting", "writing", "writing", "training"))
+    if kind == "starting":
+        time.sleep(rng.uniform(0, STARTING))
         return
-    skipped = rng.randrange(4)  # writes that are spared
+    spared = rng.randrange(SPARED)
     written: set[str] = set()
-    while process.poll() is None:
+    while process.poll() is None and len(written) <= spared:
         written |= {p.name for p in (run / FOLDER).glob("step-????????.tmp")}
-        if len(written) > skipped:
-            time.sleep(rng.uniform(0, 0.01))
-            return
-        time.sleep(0.0005)
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, WRITING if kind == "writing" else TRAINING))
 
 
 def log(run: Path) -> list[dict]:
