@@ -24,7 +24,7 @@ from itertools import combinations
 from pathlib import Path
 
 try:
-    from datasketch import MinHash, MinHashLSH  # type: ignore
+    from datasketch import MinHash, MinHashLSH
 except ImportError:
     raise SystemExit("This comparison needs datasketch: pip install datasketch") from None
 
