@@ -58,8 +58,9 @@ grad_clip = 1.0
 dtype = "bfloat16"
 compile = True  # a minute of patience for twice the speed
 
-# An epoch is 324 steps: three evaluations in each, a checkpoint (4.2 GB with optimizer state) before every one.
-eval_interval = 108
+# An epoch is 324 steps: two evaluations in each, a checkpoint (4.3 GB with optimizer state, 6 to 15 s on a slow disk)
+# before every one, which on an RTX 4090 is half an hour apart.
+eval_interval = 162
 log_interval = 10
 sample_prompts = ["Η απεργία", "Χτες το πρωί", "Ο ποιητής", "Οι εργαζόμενοι στα λιμάνια"]
 sample_iters = [10, 100, 1000, 5000, 9000]
