@@ -307,7 +307,7 @@ def save(job: Job, progress: Progress, logbook: Logbook, meter: Meter, must: boo
             raise
         logbook.say(
             f"warning: step {progress.step:,}: no checkpoint ({cli.explain(error)});"
-            " the previous one is whole, training goes on and tries again at the next"
+            " training goes on and tries again at the next"
         )
         return None
     meter.saving_seconds = max(meter.saving_seconds, time.perf_counter() - began)
