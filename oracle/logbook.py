@@ -1,6 +1,7 @@
 """What a run writes down: `metrics.jsonl` always, one line on the console, wandb when asked."""
 
 import json
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from oracle.files import write_text
 from oracle.settings import Config
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+WANDB_ID = "wandb_id"  # a resumed run goes on in the same curves
 
 
 class Logbook:
@@ -98,12 +100,26 @@ def _forget_after(path: Path, step: int) -> None:
 
 
 def _start_wandb(folder: Path, config: Config) -> Any:
-    """A wandb run, or None with a warning: the local log is enough to go on."""
+    """A wandb run, offline where there is no key, or None with a warning: the local log is enough to go on."""
+    path = folder / WANDB_ID
+    if not path.exists():
+        write_text(path, secrets.token_hex(4))
+    options = {
+        "project": config.wandb_project,
+        "name": config.wandb_run_name or folder.name,
+        "id": path.read_text(encoding="utf-8"),
+        "resume": "allow",
+        "dir": str(folder),
+        "config": json.loads(to_json(config)),
+    }
     try:
         import wandb
 
-        name = config.wandb_run_name or folder.name
-        return wandb.init(project=config.wandb_project, name=name, dir=folder, config=json.loads(to_json(config)))
+        try:
+            return wandb.init(**options)
+        except wandb.errors.UsageError as error:  # nobody is logged in
+            print(f"note: wandb: {error}; logging offline, `wandb sync` uploads it later")
+            return wandb.init(**options, mode="offline")
     except Exception as error:
         first = str(error).strip().splitlines()[0]
         print(f"warning: wandb is not available ({first}); metrics.jsonl is written all the same")

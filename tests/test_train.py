@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -436,6 +437,31 @@ def test_figures_as_people_read_them():
 def test_the_log_survives_a_torn_last_line(tmp_path):
     (tmp_path / "m.jsonl").write_bytes('{"step": 1, "text": "\u2028"}\n{"step": 2, "text": "φ'.encode()[:-1])
     assert read(tmp_path / "m.jsonl") == [{"step": 1, "text": "\u2028"}]
+
+
+class FakeWandb(types.ModuleType):
+    """wandb's surface as far as a run uses it: refuses to go online, and notes what it was told."""
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.errors = types.SimpleNamespace(UsageError=type("UsageError", (Exception,), {}))
+        self.started, self.logged = [], []
+
+    def init(self, **options):
+        if options.get("mode") != "offline":
+            raise self.errors.UsageError("api_key not configured")
+        self.started.append(options)
+        return types.SimpleNamespace(log=lambda record, step: self.logged.append(step), finish=lambda: None)
+
+
+def test_wandb_goes_offline_without_a_key_and_on_in_the_same_curves(tiny_args, monkeypatch):
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    train.main([*tiny_args, "--wandb_log=True"])
+    train.main([*tiny_args, "--wandb_log=True", "--max_iters=18", "--init_from=resume"])
+    first, second = wandb.started
+    assert first["id"] == second["id"] and second["resume"] == "allow" and first["config"]["n_layer"] == 2
+    assert wandb.logged[-1] == 18
 
 
 def test_wandb_missing_or_failing_never_stops_a_run(tiny_args, monkeypatch, capsys):
