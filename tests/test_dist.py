@@ -13,7 +13,7 @@ import train
 from oracle.cli import UsageError
 from oracle.dist import ALONE, World
 from oracle.loader import PretrainingBatches, Windows
-from tests.test_train import ROOT, metrics, run_dir, weights
+from tests.runs import ROOT, metrics, run_dir, weights
 
 STEP = ("--total_batch_size=128", "--batch_size=2", "--max_iters=8", "--eval_interval=4", "--log_interval=2")
 

@@ -12,7 +12,7 @@ from oracle.health import ENOUGH, IN_A_ROW, WINDOW, Health, describe, give_up
 from oracle.loader import PretrainingBatches
 from oracle.logbook import read
 from oracle.settings import Config
-from tests.test_train import metrics, run_dir, weights
+from tests.runs import metrics, run_dir, weights
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from oracle.cli import UsageError, UserError
 from oracle.dist import ALONE
 from oracle.hardware import autocast
 from oracle.memory import choose_batch_size, fastest, measurement, micro_batch_sizes, naming_what_fits
-from tests.test_train import metrics, run_dir
+from tests.runs import metrics, run_dir
 
 CPU = torch.device("cpu")
 
