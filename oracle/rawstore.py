@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from oracle.cli import UserError
 
-TODO, STORED, ERROR, DISALLOWED = "todo", "stored", "error", "disallowed"
+QUEUED, STORED, ERROR, DISALLOWED = "todo", "stored", "error", "disallowed"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS page(
@@ -169,7 +169,7 @@ class RawStore:
         order = " ORDER BY day, rank, key LIMIT 1"
         row = self._db.execute(columns + order, (STORED,)).fetchone()
         if not row:
-            row = self._db.execute(columns + " AND day BETWEEN ? AND ?" + order, (TODO, first, last)).fetchone()
+            row = self._db.execute(columns + " AND day BETWEEN ? AND ?" + order, (QUEUED, first, last)).fetchone()
         return Request(*row) if row else None
 
     def store(self, request: Request, page: Page) -> None:
@@ -208,7 +208,7 @@ class RawStore:
         with self._transaction():
             where = f"state IN ({','.join('?' * len(states))}) AND day BETWEEN ? AND ?"
             forget = ", pack = NULL" if refetch else ""
-            state = f"'{TODO}'" if refetch else f"CASE WHEN pack IS NULL THEN '{TODO}' ELSE '{STORED}' END"
+            state = f"'{QUEUED}'" if refetch else f"CASE WHEN pack IS NULL THEN '{QUEUED}' ELSE '{STORED}' END"
             change = f"UPDATE page SET state = {state}{forget} WHERE {where}"
             return self._db.execute(change, (*states, first, last)).rowcount
 
@@ -284,7 +284,7 @@ class RawStore:
             known = row[0] if row else 0
             if size < known:
                 lost = "UPDATE page SET state = ?, pack = NULL WHERE pack = ? AND offset + length > ?"
-                count = self._db.execute(lost, (TODO, pack, size)).rowcount
+                count = self._db.execute(lost, (QUEUED, pack, size)).rowcount
                 self._db.execute("UPDATE pack SET end = ? WHERE name = ?", (size, pack))
                 self.warnings.append(
                     f"{archive} is {known - size} bytes shorter than the ledger says; "

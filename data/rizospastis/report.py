@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from datetime import date
 
 from data.rizospastis import site
-from oracle.rawstore import DISALLOWED, ERROR, STORED, TODO, RawStore
+from oracle.rawstore import DISALLOWED, ERROR, QUEUED, STORED, RawStore
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 LOW_ISSUE_SHARE = 0.5  # an issue with fewer stories than this share of its year's median is worth a look
 WORD_TOLERANCE = 0.1
-_WAITING = (TODO, STORED, ERROR, DISALLOWED)
+_WAITING = (QUEUED, STORED, ERROR, DISALLOWED)
 
 
 def report(store: RawStore, first: str, last: str) -> Iterator[str]:

@@ -24,7 +24,7 @@ from oracle.cli import UsageError
 from oracle.crawl import crawl
 from oracle.fetch import DELAY, JITTER, Fetcher, stop_on_signals
 from oracle.files import atomic_file
-from oracle.rawstore import DISALLOWED, ERROR, TODO, RawStore, Request
+from oracle.rawstore import DISALLOWED, ERROR, QUEUED, RawStore, Request
 
 DEFAULT_OUT = Path("data/rizospastis/raw")
 REPORTAGE_EVERY = 10  # days; coprime to 7, so that every weekday is sampled
@@ -160,8 +160,8 @@ def _dry_run(options: argparse.Namespace) -> None:
                 kind: store.count(f"{kind}/", options.first, options.last)
                 for kind in ("day", "page", "reportage", "story")
             }
-        asked = sum(kinds["day"].values()) - kinds["day"].get(TODO, 0)
-        queued = sum(counts.get(TODO, 0) + counts.get(ERROR, 0) for kind, counts in kinds.items() if kind != "day")
+        asked = sum(kinds["day"].values()) - kinds["day"].get(QUEUED, 0)
+        queued = sum(counts.get(QUEUED, 0) + counts.get(ERROR, 0) for kind, counts in kinds.items() if kind != "day")
     unknown = total - asked
     per_day = 1 + site.ISSUES_PER_DAY * (site.PAGES_PER_ISSUE - 1 + site.STORIES_PER_ISSUE)
     requests = queued + round(unknown * per_day)
