@@ -4,6 +4,7 @@ Learned positions, pre-norm blocks, tanh-approximated GELU, a head tied to the t
 ends give shapes: B batch, T time (tokens), C channels (n_embd), H heads, V vocabulary (padded).
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -123,6 +124,7 @@ class GPT(nn.Module):
         )
 
 
+@functools.cache
 def count_parameters(config: GPTConfig, positions: bool = True) -> int:
     """Parameters of the model, the tied embedding counted once; without the position table if asked."""
     with torch.device("meta"):
