@@ -14,6 +14,7 @@ import torch
 import train
 from bench.jobs import Quiet, Text, make_job, optimizer_of
 from bench.variants import Variant
+from model import GPT
 from oracle.checkpoint import Progress
 from oracle.cli import UserError
 from oracle.loader import Batch, Batches
@@ -87,7 +88,7 @@ class Contender(Protocol):
 
     config: Config
     device: torch.device
-    model: torch.nn.Module
+    model: GPT
     optimizer: torch.optim.AdamW
     clock: Clock
     tokens_per_step: int
@@ -144,7 +145,7 @@ def unpark(contender: Contender) -> None:
     forget_peak(contender.device)
     for p in contender.model.parameters():
         p.untyped_storage().resize_(p.numel() * p.element_size())
-    contender.model.init_weights()  # type: ignore[operator]
+    contender.model.init_weights()
     contender.fresh()
 
 

@@ -6,13 +6,15 @@ their number; autocast, torch.compile and PyTorch's own choice of attention; Ada
 back every tenth step. bench/beside_nanogpt.py runs nanoGPT's own files instead.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 
 from bench.jobs import Text, optimizer_of
 from bench.measure import Clock
 from bench.variants import Variant
-from model import GPT, MLP
+from model import GPT, MLP, Block
 from oracle.hardware import autocast, setup
 from oracle.optim import learning_rate
 from oracle.plan import make_plan
@@ -37,9 +39,9 @@ class NanoGPT:
         torch.manual_seed(config.seed)
         model = GPT(plan.model)
         for block in model.h:
-            block.mlp = ExactMLP(plan.model)
+            cast(Block, block).mlp = ExactMLP(plan.model)
         model.init_weights()
-        self.model: torch.nn.Module = model.to(self.device)
+        self.model = model.to(self.device)
         self.forward = torch.compile(model) if config.compile else model
         self.optimizer = optimizer_of("fused" if self.device.type == "cuda" else "for-loop", self.model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
