@@ -24,6 +24,11 @@ class Variant:
     settings: tuple[str, ...] = ()  # `--name=value` of train.py
     own: dict[str, str] = field(default_factory=lambda: dict(OWN))
 
+    @property
+    def dtype(self) -> str:
+        """As this variant sets it; empty where the config does."""
+        return next((word for word in reversed(self.settings) if word.startswith("--dtype=")), "")
+
     def config(self, place: str, settings: Sequence[str]) -> Config:
         """The checked settings; nanoGPT's loop takes as many whole micro-batches as fit into the step."""
         config = load("train.py", [place, *settings, *(() if self.own["loop"] == "nanogpt" else self.settings), *BARE])
