@@ -18,9 +18,10 @@ def watching(device: torch.device, clocks: list[float], watts: list[float]) -> I
     if device.type != "cuda" or not shutil.which("nvidia-smi"):
         yield
         return
-    which = torch.cuda.get_device_properties(device).uuid
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", "")
+    which = [f"--id=GPU-{uuid}"] if uuid else []
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
-        process = subprocess.Popen(["nvidia-smi", f"--id=GPU-{which}", *QUERY], stdout=log, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(["nvidia-smi", *which, *QUERY], stdout=log, stderr=subprocess.DEVNULL)
         try:
             yield
         finally:

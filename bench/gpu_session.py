@@ -4,7 +4,8 @@
 
 Each stage is a process of its own with a limit, so that none takes the others' time or ends them; its output goes to
 <out>/<stage>.txt. Give --data_dir to train on text; without prepared shards the stages before it use random tokens and
-training is left out. Settings are passed to every stage.
+training is left out. Settings are passed to every stage. --stages=gradients,kernels does only those; a comparison of
+all variants likes a command of its own: python -m bench.train_step … --total_batch_size=65536 --compare --seconds=500.
 """
 
 import json
@@ -18,14 +19,16 @@ from pathlib import Path
 
 from bench.options import Options, read
 from oracle import cli
+from oracle.cli import UsageError
 from oracle.config import load
 from oracle.shards import MANIFEST
 
 OWN = {
     "minutes": "9", "out": "out/gpu-session", "tokens": "65536", "train_steps": "300", "compare": "", "steps": "51",
-    "warm_up": "20", "layers": "2",
+    "warm_up": "20", "layers": "2", "stages": "",
 }  # fmt: skip
-GRACE = 15  # seconds a stage that keeps a time of its own has to end by itself
+ALL = ("gradients", "compare", "kernels", "train", "report")
+SHORTEST = 15  # seconds without which no stage is worth beginning
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,13 @@ def stages(options: Options, seconds: float) -> list[Stage]:
     asked = [options.place, *options.settings]
     step = [*asked, f"--total_batch_size={own['tokens']}"]
     compare = f"--compare={own['compare']}" if own["compare"] else "--compare"
-    minutes = max(1, int(seconds * 0.45 / 60))
-    timing = [f"--steps={own['steps']}", f"--warm_up={own['warm_up']}", f"--minutes={minutes}"]
+    timing = [f"--steps={own['steps']}", f"--warm_up={own['warm_up']}", f"--seconds={int(seconds * 0.43)}"]
     found = [
         Stage("gradients", module("bench.gradients", *asked, f"--layers={own['layers']}"), 0.2),
         Stage("compare", module("bench.train_step", *step, compare, *timing), 0.65),
         Stage("kernels", module("bench.train_step", *step, f"--profile={out / 'kernels.md'}"), 0.4),
     ]
-    if (Path(load("train.py", asked).config.data_dir) / MANIFEST).exists():
+    if has_text(options):
         run, steps = out / "run", own["train_steps"]
         length = [
             f"--max_iters={steps}", "--max_epochs=0", f"--warmup_iters={min(50, int(steps))}",
@@ -56,7 +58,16 @@ def stages(options: Options, seconds: float) -> list[Stage]:
         ]  # fmt: skip
         found.append(Stage("train", [sys.executable, "train.py", *step, *length], 0.9))
         found.append(Stage("report", module("oracle.report", str(run)), 1.0))
-    return found
+    wanted = own["stages"].split(",") if own["stages"] else [stage.name for stage in found]
+    unknown = set(wanted) - set(ALL)
+    if unknown:
+        raise UsageError(f"--stages={own['stages']}: no stage {', '.join(sorted(unknown))}; they are {', '.join(ALL)}")
+    return [stage for stage in found if stage.name in wanted]
+
+
+def has_text(options: Options) -> bool:
+    config = load("train.py", [options.place, *options.settings]).config
+    return (Path(config.data_dir) / MANIFEST).exists()
 
 
 def module(name: str, *arguments: str) -> list[str]:
@@ -92,13 +103,13 @@ def main(argv: Sequence[str]) -> None:
     began, endings = time.monotonic(), {}
     for stage in planned:
         left = seconds - (time.monotonic() - began)
-        if left < GRACE:
+        if left < SHORTEST:
             endings[stage.name] = {"ending": "no time left", "seconds": 0.0}
             continue
         start = time.monotonic()
-        ending = carry_out(stage, folder, max(GRACE, left * stage.share))
+        ending = carry_out(stage, folder, max(SHORTEST, left * stage.share))
         endings[stage.name] = {"ending": ending, "seconds": round(time.monotonic() - start, 1)}
-    if "train" not in endings:
+    if not has_text(options):
         print("note: no training: the config's data_dir is not prepared; give --data_dir=FOLDER of prepare.py")
     print(json.dumps({"bench": "gpu_session", "config": options.place, "stages": endings}))
 

@@ -77,7 +77,7 @@ def describe(kernels: list[Kernel], steps: int) -> str:
     ]  # fmt: skip
     lines = [
         f"attention: {attention_backend(k.name for k in kernels)}",
-        f"time in {'kernels' if kernels else 'nothing'}: {total / steps / 1000:.1f} ms a step, over {steps} steps",
+        f"all kernels: {total / steps / 1000:.1f} ms a step, over {steps} steps",
         "",
         *table(["kind", "share"], by_kind),
         "",

@@ -1,8 +1,11 @@
 """Timing whole optimizer steps: on the device's own clock, whatever else the loop does in between."""
 
 import dataclasses
+import gc
+import math
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +23,8 @@ from oracle.cli import UserError
 from oracle.loader import Batch, Batches
 from oracle.memory import forget_peak
 from oracle.settings import Config
+
+BUILDING = 0.7  # of the time given
 
 
 class Clock:
@@ -128,7 +133,7 @@ class Ours:
             logbook.close()
 
     def fresh(self) -> None:
-        self.job.health.losses.fill_(torch.nan)  # the loss of new weights is no spike
+        self.job.health.losses.fill_(math.nan)  # the loss of new weights is no spike
 
 
 def park(contender: Contender) -> None:
@@ -201,45 +206,61 @@ def take_turns(
     rounds: int,
     steps: int,
     warm_up: int,
-    deadline: float,
     watch: Callable[[Row], AbstractContextManager],
+    seconds: float = math.inf,
 ) -> list[Row]:
     """Run each variant in every round, forwards and backwards in turn, and return a row for each.
 
     `steps` are timed in all, after `warm_up` that are not (in later rounds a seventh of them, at least one). A variant
-    that fails is left out from there on. After `deadline` (of time.monotonic) nothing new begins.
+    that fails is left out from there on. Of `seconds`, the first 70 % are for building variants and the rest for the
+    later rounds; after them nothing new begins.
     """
+    began = time.monotonic()
     rows = {v.name: Row(v.name) for v in variants}
     contenders: dict[str, Contender] = {}
     for number in range(rounds):
         for variant in variants if number % 2 == 0 else variants[::-1]:
             row = rows[variant.name]
-            if row.failure:
+            spent = time.monotonic() - began
+            if number == 0 and spent > BUILDING * seconds:
+                row.failure = "not reached in the time given"
+            if row.failure or spent > seconds:
                 continue
-            if time.monotonic() > deadline:
-                row.failure = "" if row.rounds else "not reached in the time given"
-                continue
-            before = warm_up if number == 0 else -(-warm_up // 7)
             try:
-                if variant.name in contenders:
-                    unpark(contenders[variant.name])
-                else:
+                if number == 0:
                     contenders[variant.name] = build(variant)
-                contender = contenders[variant.name]
-                contender.run(before)
-                contender.clock.take()
-                with watch(row):
-                    contender.run(-(-steps // rounds))
-                    seconds, waits = contender.clock.take()
-            except (RuntimeError, ValueError, ImportError) as error:  # every way in which a device or compiler gives up
+                else:
+                    unpark(contenders[variant.name])
+                take_turn(
+                    contenders[variant.name],
+                    row,
+                    warm_up if number == 0 else -(-warm_up // 7),
+                    -(-steps // rounds),
+                    watch,
+                )
+                park(contenders[variant.name])
+            except Exception as error:  # in how many ways a device or a compiler can give up, nobody knows
                 row.failure = one_line(error)
-                error.__traceback__ = None  # its frames hold what they had allocated
+                traceback.clear_frames(error.__traceback__)  # they hold what it had allocated
                 contenders.pop(variant.name, None)
-                continue
-            row.rounds.append(seconds)
-            row.waited += sum(waits)
-            row.tokens_per_step, row.micro_batch = contender.tokens_per_step, contender.config.batch_size
-            if contender.device.type == "cuda":
-                row.peak_bytes = max(row.peak_bytes, torch.cuda.max_memory_allocated(contender.device))
-            park(contender)
+                gc.collect()
     return list(rows.values())
+
+
+def take_turn(
+    contender: Contender, row: Row, warm_up: int, steps: int, watch: Callable[[Row], AbstractContextManager]
+) -> None:
+    """Run and time one contender, and add what was found to its row."""
+    gpu = contender.device.type == "cuda"
+    contender.run(warm_up)
+    contender.clock.take()
+    if gpu:
+        torch.cuda.reset_peak_memory_stats(contender.device)
+    with watch(row):
+        contender.run(steps)
+        seconds, waits = contender.clock.take()
+    row.rounds.append(seconds)
+    row.waited += sum(waits)
+    row.tokens_per_step, row.micro_batch = contender.tokens_per_step, contender.config.batch_size
+    if gpu:
+        row.peak_bytes = max(row.peak_bytes, torch.cuda.max_memory_allocated(contender.device))

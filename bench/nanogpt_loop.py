@@ -6,6 +6,7 @@ their number; autocast, torch.compile and PyTorch's own choice of attention; Ada
 back every tenth step. bench/beside_nanogpt.py runs nanoGPT's own files instead.
 """
 
+from functools import lru_cache
 from typing import cast
 
 import torch
@@ -19,8 +20,15 @@ from oracle.hardware import autocast, setup
 from oracle.optim import learning_rate
 from oracle.plan import make_plan
 from oracle.settings import Config
+from oracle.shards import Split
 
 READ_BACK = 10  # steps between looks at the loss
+
+
+@lru_cache(maxsize=1)
+def flat(split: Split) -> torch.Tensor:
+    """Every token in one int32 vector, the same for all contenders."""
+    return torch.from_numpy(split.all_tokens().astype("int32"))
 
 
 class ExactMLP(MLP):
@@ -45,7 +53,7 @@ class NanoGPT:
         self.forward = torch.compile(model) if config.compile else model
         self.optimizer = optimizer_of("fused" if self.device.type == "cuda" else "for-loop", self.model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
-        self.tokens = torch.from_numpy(text.train.all_tokens().astype("int32"))
+        self.tokens = flat(text.train)
         self.clock = Clock(self.device, config.threads)
         self.tokens_per_step, self.micro_batches = plan.tokens_per_step, plan.micro_batches
         self.step = 0

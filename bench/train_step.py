@@ -8,14 +8,14 @@
 What is timed is `train.fit` on the config's shards, or on random tokens where they are not prepared. `--compare` runs
 variants in turns, --rounds of them; bare, it takes a set of its own. A variant may also set `--compile_mode` (of
 torch.compile), `--optimizer=for-loop` and `--loop=nanogpt` (bench/nanogpt_loop.py). --steps are timed in all, after
---warm_up (default 51 and 20 on a GPU, 12 and 3 elsewhere); after --minutes nothing new begins.
+--warm_up (default 51 and 20 on a GPU, 12 and 3 elsewhere); after --seconds nothing new begins.
 """
 
 import json
+import math
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from oracle.plan import GIB, make_plan
 from oracle.settings import Config
 from oracle.versions import versions
 
-OWN = {"compare": "", "profile": "", "rounds": "", "steps": "", "warm_up": "", "minutes": "0"}
+OWN = {"compare": "", "profile": "", "rounds": "", "steps": "", "warm_up": "", "seconds": "0"}
 PROFILED_STEPS = 3
 HEAD = (
     "variant", "micro-batch", "steps", "ms/step", "spread", "tokens/s", "ratio", "TFLOP/s", "MFU", "peak GiB",
@@ -92,11 +92,9 @@ def compared(
     gpu = device.type == "cuda"
     defaults = {"rounds": 3 if asked else 1, "steps": 51 if gpu else 12, "warm_up": 20 if gpu else 3}
     rounds, steps, warm_up = (options.number(name) if options.own[name] else value for name, value in defaults.items())
-    minutes = options.number("minutes")
     rows = take_turns(
         variants, lambda variant: build(variant, options, text, folder), max(1, rounds), max(1, steps), warm_up,
-        time.monotonic() + 60 * minutes if minutes else float("inf"),
-        lambda row: watching(device, row.clocks, row.watts),
+        lambda row: watching(device, row.clocks, row.watts), options.number("seconds") or math.inf,
     )  # fmt: skip
     flops, peak = flops_per_token(shape), peak_flops(device, config)
     print_table(rows, flops, peak)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import sys
-import time
 
 import pytest
 import torch
@@ -129,10 +128,10 @@ class Pretended:
         pass
 
 
-def turns(names, journal, deadline=float("inf")):
+def turns(names, journal, seconds=float("inf")):
     return take_turns(
         [Variant(n) for n in names], lambda v: Pretended(v.name, journal), rounds=2, steps=3, warm_up=8,
-        deadline=deadline, watch=lambda row: contextlib.nullcontext(),
+        watch=lambda row: contextlib.nullcontext(), seconds=seconds,
     )  # fmt: skip
 
 
@@ -149,7 +148,7 @@ def test_variants_take_turns_and_a_failing_one_is_left_out():
 
 def test_nothing_begins_after_the_time_given():
     journal: list = []
-    (row,) = turns(["a"], journal, deadline=time.monotonic() - 1)
+    (row,) = turns(["a"], journal, seconds=-1)
     assert not journal and row.failure == "not reached in the time given"
 
 
@@ -198,7 +197,7 @@ def test_attention_is_known_by_its_kernels(kernel, backend):
 def test_shares_of_kernels_by_hand():
     shown = describe([Kernel("nvjet_a", 4, 750.0), Kernel("triton_b", 2, 250.0)], steps=2)
     assert "| matrix products | 75.0% |" in shown and "| compiled | 25.0% |" in shown and "0.5 ms a step" in shown
-    assert "nothing" in describe([], steps=2)
+    assert NO_KERNEL in describe([], steps=2)
 
 
 def test_clock_and_power_are_medians_and_nothing_else():
@@ -237,6 +236,10 @@ def test_a_session_trains_only_where_there_is_text(prepared_dir, tmp_path):
     assert [s.name for s in with_text] == ["gradients", "compare", "kernels", "train", "report"]
     without = gpu_session.stages(read(["config/demo.py", f"--data_dir={tmp_path}", *own], gpu_session.OWN), 540)
     assert [s.name for s in without] == ["gradients", "compare", "kernels"]
+    some = gpu_session.stages(read([*own, "--stages=kernels,gradients"], gpu_session.OWN, "config/demo.py"), 540)
+    assert [s.name for s in some] == ["gradients", "kernels"]
+    with pytest.raises(UsageError, match="no stage sleep"):
+        gpu_session.stages(read(["--stages=sleep"], gpu_session.OWN), 540)
     train = next(s for s in with_text if s.name == "train")
     settings = load("train.py", train.command[2:]).config
     assert settings.max_iters == 300 and 0 < settings.max_minutes < 4 and settings.data_dir == str(prepared_dir)
