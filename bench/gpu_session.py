@@ -112,6 +112,9 @@ def main(argv: Sequence[str]) -> None:
     if not has_text(options):
         print("note: no training: the config's data_dir is not prepared; give --data_dir=FOLDER of prepare.py")
     print(json.dumps({"bench": "gpu_session", "config": options.place, "stages": endings}))
+    failed = [name for name, how in endings.items() if how["ending"] != "done"]
+    if failed:
+        raise cli.UserError(f"not all is done: {', '.join(failed)}; see the files in {folder}")
 
 
 if __name__ == "__main__":

@@ -256,7 +256,8 @@ def test_a_stage_ends_in_one_of_three_ways(tmp_path, capsys):
 
 
 def test_a_full_machine_session_without_time_says_so(prepared_dir, tmp_path, capsys):
-    gpu_session.main(["config/demo.py", f"--data_dir={prepared_dir}", f"--out={tmp_path}", "--minutes=0"])
+    with pytest.raises(UserError, match="not all is done: gradients, compare"):
+        gpu_session.main(["config/demo.py", f"--data_dir={prepared_dir}", f"--out={tmp_path}", "--minutes=0"])
     stages = last_line(capsys)["stages"]
     assert set(stages) == {"gradients", "compare", "kernels", "train", "report"}
     assert all(s["ending"] == "no time left" for s in stages.values())
