@@ -4,12 +4,15 @@ Learned positions, pre-norm blocks, tanh-approximated GELU, a head tied to the t
 ends give shapes: B batch, T time (tokens), C channels (n_embd), H heads, V vocabulary (padded).
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
+from oracle.loss import chunked_cross_entropy
 
 IGNORE = -1  # a target that does not count: padding, or a prompt's tokens
 
@@ -76,6 +79,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
+        self.loss_chunks = 1  # more take less memory while training: see oracle/loss.py
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # also the output head
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
@@ -97,7 +101,8 @@ class GPT(nn.Module):
     def forward(self, idx: torch.Tensor, targets: torch.Tensor | None = None, reduction: str = "mean") -> torch.Tensor:
         """Logits (B, T, V) for `idx` (B, T); with `targets` (B, T) their cross-entropy in nats instead.
 
-        Targets equal to IGNORE do not count. `reduction` is "mean" over those that do, "sum", or "none" (B*T).
+        Targets equal to IGNORE do not count. `reduction` is "mean" over those that do, "sum", or "none" (B*T),
+        which is never chunked.
         Raises ValueError for an `idx` longer than the context.
         """
         _, T = idx.shape
@@ -106,7 +111,11 @@ class GPT(nn.Module):
         x = self.drop(self.wte(idx) + self.wpe.weight[:T])  # B, T, C
         for block in self.h:
             x = block(x)
-        logits = F.linear(self.ln_f(x), self.wte.weight)  # B, T, V
+        x = self.ln_f(x)
+        if targets is not None and self.loss_chunks > 1 and reduction != "none":
+            total = chunked_cross_entropy(x.flatten(0, 1), self.wte.weight, targets.flatten(), self.loss_chunks, IGNORE)
+            return total if reduction == "sum" else total / (targets != IGNORE).sum()
+        logits = F.linear(x, self.wte.weight)  # B, T, V
         if targets is None:
             return logits
         # Upcast inside the loss: under torch.compile the float32 copy of the logits is never written out.
@@ -115,6 +124,7 @@ class GPT(nn.Module):
         )
 
 
+@functools.cache
 def count_parameters(config: GPTConfig, positions: bool = True) -> int:
     """Parameters of the model, the tied embedding counted once; without the position table if asked."""
     with torch.device("meta"):

@@ -8,7 +8,6 @@
 The loop is `fit`, the only one in this repository.
 """
 
-import dataclasses
 import math
 import sys
 import time
@@ -27,11 +26,11 @@ from oracle.dist import ALONE, World, gradient_sync, joined, parallel, shard, wh
 from oracle.evaluate import Validation
 from oracle.files import write_text
 from oracle.generate import generate, prompt_ids, stream
-from oracle.hardware import autocast, compiled, device_name, machine, setup
+from oracle.hardware import attention, autocast, compiled, device_name, machine, setup
 from oracle.health import Health, describe, give_up
 from oracle.loader import Batch, Batches, PretrainingBatches, Windows
 from oracle.logbook import Logbook, short
-from oracle.memory import choose_batch_size, measurement, naming_what_fits
+from oracle.memory import measurement, naming_what_fits, settled
 from oracle.meter import Meter
 from oracle.optim import learning_rate, make_optimizer
 from oracle.plan import Plan, dry_run, make_plan, resolved
@@ -80,7 +79,8 @@ def train(config: Config, argv: Sequence[str]) -> None:
     """Pretraining from the settings: read the data, build or resume the model, run the loop, draw the curves."""
     world = World.from_environment()
     device, dtype = setup(config, world.local_rank)
-    with joined(world, device):
+    heads = (config.n_head, config.block_size, config.n_embd // config.n_head)
+    with joined(world, device), attention(config.attention, heads, config.dropout, device, dtype) as kernel:
         data = Prepared(config.data_dir)
         tokenizer = Tokenizer(data.tokenizer_path)
         identity = {"data": data.sha256, "tokenizer": tokenizer.sha256}
@@ -98,14 +98,16 @@ def train(config: Config, argv: Sequence[str]) -> None:
         with naming_what_fits(config.batch_size, plan.sequences_per_step // world.size, measure):
             forward: torch.nn.Module = model
             if config.compile:
-                forward = compiled(model, lambda candidate: probe(candidate, batches.step(0), cast))
+                forward = compiled(
+                    model, lambda candidate: probe(candidate, batches.step(0), cast), fullgraph=not config.fsdp
+                )
             progress = restore(checkpoint, model, optimizer, scaler, health, config, world)
             if world.main:
                 run.path.mkdir(parents=True, exist_ok=True)
                 run.sweep()
                 write_text(run.path / "config.json", to_json(config))
             logbook = Logbook(run.path, config, progress.step, plan.max_iters, writes=world.main)
-            logbook.note({"step": progress.step, "machine": machine(device, dtype, world.size)})
+            logbook.note({"step": progress.step, "machine": machine(device, dtype, world.size) | {"attention": kernel}})
             job = Job(
                 config, plan, model, parallel(forward, world, device, config.fsdp), optimizer, batches,
                 evaluate=lambda: validation(forward, cast),
@@ -115,7 +117,7 @@ def train(config: Config, argv: Sequence[str]) -> None:
                 ),
                 run=run, device=device, dtype=dtype, scaler=scaler, health=health, world=world,
             )  # fmt: skip
-            logbook.say(opening(job, data))
+            logbook.say(opening(job, data, kernel))
             try:
                 outcome = fit(job, progress, logbook)
             finally:
@@ -134,13 +136,8 @@ def build(
     plan = make_plan(config, tokenizer.vocab_size, data.train.tokens, world.size)
     torch.manual_seed(config.seed)
     model = GPT(plan.model)
-    if not config.batch_size:
-        sequences, cast = plan.sequences_per_step // world.size, autocast(device, dtype)
-        config = dataclasses.replace(
-            config, batch_size=choose_batch_size(model.to(device), sequences, cast, device, world)
-        )
-        plan = make_plan(config, tokenizer.vocab_size, data.train.tokens, world.size)
-        print(f"batch_size=auto: micro-batches of {config.batch_size} sequences")
+    config = settled(config, model, plan.sequences_per_step // world.size, device, dtype, world)
+    plan = make_plan(config, tokenizer.vocab_size, data.train.tokens, world.size)
     config = resolved(config, plan)
     for note in changes(config, checkpoint) if checkpoint else ():
         print(f"note: {note}")
@@ -184,12 +181,13 @@ def probe(candidate: torch.nn.Module, batch: Batch, cast: Callable) -> None:
     candidate.zero_grad(set_to_none=True)
 
 
-def opening(job: Job, data: Prepared) -> str:
+def opening(job: Job, data: Prepared, attention_kernel: str) -> str:
     size = sum(p.numel() for p in job.model.parameters())
     bits = ", ".join(f"{name} {value:.3f}" for name, value in baselines_of(data.manifest).items())
     ranks = f" on each of {job.world.size} ranks" if job.world.size > 1 else ""
     return (
-        f"{short(size)} parameters on {device_name(job.device)} in {str(job.dtype).removeprefix('torch.')};"
+        f"{short(size)} parameters on {device_name(job.device)} in {str(job.dtype).removeprefix('torch.')},"
+        f" attention by the {attention_kernel} kernel;"
         f" {data.train.tokens:,} training tokens, {data.val.tokens:,} validation tokens\n"
         f"{job.plan.max_iters:,} steps of {job.plan.tokens_per_step:,} tokens"
         f" ({job.plan.micro_batches} micro-batches of {job.config.batch_size}{ranks}) = {job.plan.epochs:.2f} epochs\n"

@@ -230,7 +230,7 @@ def impossible(c: Config) -> list[str]:
             f"warmup_iters={c.warmup_iters} is more than max_iters={c.max_iters}: the peak would never be reached"
         )
     if c.fsdp and not c.batch_size:
-        found.append("batch_size=auto measures models that fit on one device, fsdp=True is for others: give a number")
+        found.append("batch_size=auto is for models that fit on one device, fsdp=True for others: give a number")
     if c.fsdp and c.dtype == "float16":
         found.append("fsdp=True trains in bfloat16 or float32: choose another dtype")
     if c.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):

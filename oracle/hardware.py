@@ -2,11 +2,12 @@
 
 import contextlib
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import cast
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from oracle.cli import UsageError, UserError
 from oracle.settings import Config
@@ -33,6 +34,12 @@ PEAK_TFLOPS = {
     "RTX 3090": 71.0,
     "V100": 125.0,  # fp16; it has no bf16
     "T4": 65.0,  # fp16
+}
+SDPA = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -116,10 +123,39 @@ def setup(config: Config, local_rank: int = 0) -> tuple[torch.device, torch.dtyp
     return device, dtype
 
 
-def compiled(model: torch.nn.Module, probe: Callable[[torch.nn.Module], None]) -> torch.nn.Module:
-    """`model` through torch.compile, or as it is, with a warning, where `probe` (one real use) fails."""
+@contextmanager
+def attention(
+    name: str, shape: tuple[int, int, int], dropout: float, device: torch.device, dtype: torch.dtype
+) -> Iterator[str]:
+    """Within, attention runs on the kernel `name`; yields the name of the kernel in use, PyTorch's choice for "auto".
+
+    `shape` is that of the queries while training: heads, time, width of a head. Other shapes, as in sampling, may
+    fall back to "math". Raises UsageError if this device has no such kernel for that shape.
+    """
+    wanted = [] if name == "auto" else [SDPA[name], SDPBackend.MATH]
+    with sdpa_kernel(wanted, set_priority=True) if wanted else contextlib.nullcontext():
+        in_use = "math"  # MPS has one kernel only
+        if device.type != "mps":
+            query = torch.empty(1, *shape, device=device, dtype=dtype, requires_grad=True)
+            choice = torch._fused_sdp_choice(query, query, query, dropout_p=dropout, is_causal=True)
+            in_use = next((key for key, backend in SDPA.items() if backend.value == choice), "another")
+        if name not in ("auto", in_use):
+            raise UsageError(
+                f"attention={name}: {device_name(device)} has no such kernel for {dtype} and heads {shape[-1]} wide;"
+                " use --attention=auto"
+            )
+        yield in_use
+
+
+def compiled(
+    model: torch.nn.Module, probe: Callable[[torch.nn.Module], None], fullgraph: bool = True
+) -> torch.nn.Module:
+    """`model` through torch.compile, or as it is, with a warning, where `probe` (one real use) fails.
+
+    One graph of fixed shapes for model and loss; `fullgraph=False` allows several, which FSDP2's hooks need.
+    """
     try:
-        candidate = cast("torch.nn.Module", torch.compile(model))
+        candidate = cast("torch.nn.Module", torch.compile(model, fullgraph=fullgraph, dynamic=False))
         probe(candidate)
     except UserError:
         raise

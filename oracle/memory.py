@@ -1,5 +1,6 @@
 """Which micro-batch fits, and which is fastest: measured on the device, not guessed."""
 
+import dataclasses
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,9 @@ import torch
 from model import GPT
 from oracle.cli import UserError
 from oracle.dist import World
+from oracle.hardware import autocast
+from oracle.preset import GIB, in_words, micro_batch_sizes, preset
+from oracle.settings import Config
 
 CPU_TOKENS = 4096  # a CPU gains nothing from more at once, and its caches lose
 SPARE = 0.08  # of the device's memory: allocator, communication, evaluation
@@ -17,15 +21,6 @@ REPEATS = 3
 GAIN = 1.02  # a larger micro-batch must be this much faster
 
 Measure = Callable[[int], float]  # micro-batch -> seconds per sequence; raises torch.OutOfMemoryError
-
-
-def micro_batch_sizes(sequences: int) -> list[int]:
-    """The micro-batches that cut `sequences` evenly, each at least half as large again as the one before."""
-    sizes: list[int] = []
-    for size in range(1, sequences + 1):
-        if sequences % size == 0 and (not sizes or size >= 1.5 * sizes[-1]):
-            sizes.append(size)
-    return sizes
 
 
 def fastest(sizes: Sequence[int], measure: Measure) -> int:
@@ -40,6 +35,30 @@ def fastest(sizes: Sequence[int], measure: Measure) -> int:
             traceback.clear_frames(error.__traceback__)  # they hold what it had allocated
             break
     return next((size for size in seconds if seconds[size] <= GAIN * min(seconds.values())), 0)
+
+
+def settled(
+    config: Config, model: GPT, sequences: int, device: torch.device, dtype: torch.dtype, world: World
+) -> Config:
+    """`config` with the micro-batch and the loss chunks decided where they are auto, and `model` set to the latter.
+
+    `sequences` of a step are this rank's. What was chosen, and why, is printed.
+    """
+    if not config.loss_chunks and device.type == "cuda":
+        gib = -world.largest(-torch.cuda.get_device_properties(device).total_memory / GIB)
+        sizes = [config.batch_size] if config.batch_size else micro_batch_sizes(sequences)
+        size, chunks = preset(model.config, sizes, gib, dtype)
+        config = dataclasses.replace(config, batch_size=size, loss_chunks=chunks)
+        print(f"loss_chunks=auto: for a GPU of {gib:.1f} GiB {in_words(model.config, size, chunks, dtype)}")
+    elif not config.loss_chunks:
+        config = dataclasses.replace(config, loss_chunks=1)
+        print(f"loss_chunks=auto: the loss in one piece, as only CUDA GPUs short of memory gain ({device.type} here)")
+    model.loss_chunks = config.loss_chunks
+    if not config.batch_size:
+        size = choose_batch_size(model.to(device), sequences, autocast(device, dtype), device, world)
+        config = dataclasses.replace(config, batch_size=size)
+        print(f"batch_size=auto: micro-batches of {size} sequences")
+    return config
 
 
 def choose_batch_size(

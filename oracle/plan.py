@@ -5,15 +5,17 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from model import GPTConfig, count_parameters, flops_per_token
 from oracle.cli import UsageError
 from oracle.config import names_of
-from oracle.hardware import PEAK_TFLOPS
+from oracle.hardware import DTYPES, PEAK_TFLOPS
 from oracle.logbook import duration, short
+from oracle.preset import CARDS, in_words, memory_gib, micro_batch_sizes, preset
 from oracle.settings import Config
 from oracle.shards import MANIFEST, Prepared
 
-GIB = 1 << 30
 ASSUMED_MFU = 0.45
 EXAMPLE_GPUS = ("RTX 4090", "A100", "H200")
 
@@ -74,21 +76,6 @@ def make_plan(config: Config, tokenizer_vocab: int, train_tokens: int, ranks: in
     return Plan(model, train_tokens, per_step, per_step // config.block_size, per_step // micro, max_iters)
 
 
-def memory_gib(plan: Plan, config: Config) -> dict[str, float]:
-    """Estimated GiB on the device while training: float32 weights, gradients and two moments; activations; logits.
-
-    Activations are counted as 16 values of n_embd per layer and token (fused attention), logits as one copy in the
-    matrix format and one in float32: measured figures on other models lie within some 20 % of this.
-    """
-    width = 4 if config.dtype == "float32" else 2
-    tokens = (config.batch_size or 1) * config.block_size
-    return {
-        "weights, gradients, AdamW": 16 * count_parameters(plan.model) / GIB,
-        "activations": 16 * plan.model.n_embd * plan.model.n_layer * tokens * width / GIB,
-        "logits": plan.model.vocab_size * tokens * (width + 4) / GIB,
-    }
-
-
 def dry_run(config: Config) -> str:
     """The plan in words. Works before prepare.py has run, from the config's own expectations."""
     prepared = Prepared(config.data_dir, verify=False) if (Path(config.data_dir) / MANIFEST).exists() else None
@@ -96,9 +83,10 @@ def dry_run(config: Config) -> str:
     tokens = prepared.train.tokens if prepared else config.expected_tokens
     plan = make_plan(config, vocab, tokens)
     source = f"counted in {config.data_dir}" if prepared else "expected; prepare.py has not counted yet"
-    total, memory = plan.max_iters * plan.tokens_per_step, memory_gib(plan, config)
-    flops = total * flops_per_token(plan.model)
-    m = plan.model
+    m, total = plan.model, plan.max_iters * plan.tokens_per_step
+    flops = total * flops_per_token(m)
+    dtype = DTYPES.get(config.dtype, torch.bfloat16)  # auto means that on most GPUs
+    memory = memory_gib(m, config.batch_size or 1, config.loss_chunks, dtype)
     lines = [
         f"model        {count_parameters(m) / 1e6:.1f} M parameters,"
         f" {count_parameters(m, positions=False) / 1e6:.1f} M without the position table:"
@@ -111,7 +99,9 @@ def dry_run(config: Config) -> str:
             f"in {plan.micro_batches} micro-batches of {config.batch_size}"
             if config.batch_size
             else "in micro-batches as large as the device will like; the memory below is for one sequence"
+            + (", by the GPU's memory:" if not config.loss_chunks else "")
         ),
+        *(by_memory(plan, config, dtype) if not config.loss_chunks else ()),
         f"length       {plan.max_iters:,} steps = {short(total)} tokens"
         + (f" = {plan.epochs:.2f} epochs" if tokens else ""),
         f"learning     {config.learning_rate:g} after {config.warmup_iters:,} steps of warm-up,"
@@ -133,6 +123,15 @@ def dry_run(config: Config) -> str:
         if value != getattr(defaults, name):
             lines.append(f"  {name} = {value!r}")
     return "\n".join(lines)
+
+
+def by_memory(plan: Plan, config: Config, dtype: torch.dtype) -> list[str]:
+    """What `loss_chunks=auto` would pick on GPUs of the usual sizes, a line for each."""
+    sizes = [config.batch_size] if config.batch_size else micro_batch_sizes(plan.sequences_per_step)
+    return [
+        f"  {card:10} {in_words(plan.model, *preset(plan.model, sizes, gib, dtype), dtype)}"
+        for card, gib in CARDS.items()
+    ]
 
 
 def resolved(config: Config, plan: Plan) -> Config:

@@ -76,7 +76,11 @@ class Training:
     expected_tokens: int = setting(0, "the corpus as --dry_run assumes it until prepare.py has counted it", minimum=0)
     total_batch_size: int = setting(0, "tokens per optimizer step; 0 means one micro-batch", minimum=0)
     batch_size: int = setting(
-        12, "micro-batch: sequences that fit on the device at once; auto measures the fastest", minimum=1, auto=True
+        12,
+        "micro-batch: sequences that fit on the device at once; auto measures the fastest, or, when loss_chunks is auto"
+        " too, goes by the GPU's memory",
+        minimum=1,
+        auto=True,
     )
     learning_rate: float = setting(6e-4, "peak", above=0)
     lr_schedule: str = setting("cosine", "from the peak down to min_lr", choices=("cosine", "linear", "constant"))
@@ -109,6 +113,18 @@ class Device:
         "auto", "of the matrix products; weights stay float32", choices=("auto", "float32", "bfloat16", "float16")
     )
     compile: bool = setting(False, "torch.compile model and loss; falls back with a warning where it cannot")
+    loss_chunks: int = setting(
+        1,
+        "compute the loss in so many parts, which saves memory on small GPUs and takes a little time;"
+        " auto goes by the GPU's memory",
+        minimum=1,
+        auto=True,
+    )
+    attention: str = setting(
+        "auto",
+        "kernel of scaled_dot_product_attention; auto is PyTorch's own choice, named when a run begins",
+        choices=("auto", "cudnn", "flash", "efficient", "math"),
+    )
     fsdp: bool = setting(
         False, "FSDP2: share weights, gradients and moments out among the ranks, for models that do not fit on one"
     )

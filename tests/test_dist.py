@@ -76,7 +76,7 @@ def test_two_ranks_give_the_losses_of_one(alone, tmp_path):
     assert_same_run(args, alone)
 
 
-@pytest.mark.parametrize("more", [[], ["--fsdp=True"]], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize("more", [["--loss_chunks=3"], ["--fsdp=True", "--loss_chunks=3"]], ids=["ddp", "fsdp2"])
 def test_two_ranks_go_on_where_one_stopped(alone, tmp_path, more):
     args = with_out(alone, tmp_path / "two")
     train.main([*args, "--max_iters=4", "--lr_decay_iters=8"])

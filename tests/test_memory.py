@@ -8,7 +8,8 @@ from model import GPT, GPTConfig
 from oracle.cli import UsageError, UserError
 from oracle.dist import ALONE
 from oracle.hardware import autocast
-from oracle.memory import choose_batch_size, fastest, measurement, micro_batch_sizes, naming_what_fits
+from oracle.memory import choose_batch_size, fastest, measurement, naming_what_fits
+from oracle.preset import micro_batch_sizes
 from tests.test_train import metrics, run_dir
 
 CPU = torch.device("cpu")
