@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-from bench.jobs import RandomSplit, Text, make_job
+from bench.jobs import RandomSplit, Text, attending, make_job
 from bench.measure import one_line
 from bench.options import read
 from bench.train_step import allow_many_variants
@@ -45,15 +45,17 @@ def modes(device_type: str) -> str:
 def gradient(variant: Variant, place: str, settings: Sequence[str], text: Text) -> torch.Tensor:
     """The gradient of one step, all parameters in one vector, float32 on the CPU."""
     with tempfile.TemporaryDirectory() as folder:
-        job = make_job(variant.config(place, [*settings, f"--out_dir={folder}"]), text)
-    if job.config.compile and job.forward is job.model:
-        raise ValueError("torch.compile does not work here")
-    cast = autocast(job.device, job.dtype)
-    batch = job.batches.step(0)
-    for x, y in batch.micro_batches:
-        with cast():
-            loss = job.forward(x, y, reduction="sum") / batch.n_targets
-        loss.backward()
+        config = variant.config(place, [*settings, f"--out_dir={folder}"])
+        with attending(config):
+            job = make_job(config, text)
+            if job.config.compile and job.forward is job.model:
+                raise ValueError("torch.compile does not work here")
+            cast = autocast(job.device, job.dtype)
+            batch = job.batches.step(0)
+            for x, y in batch.micro_batches:
+                with cast():
+                    loss = job.forward(x, y, reduction="sum") / batch.n_targets
+                loss.backward()
     return torch.cat([p.grad.detach().float().cpu().flatten() for p in job.model.parameters() if p.grad is not None])
 
 
@@ -65,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
     total = SEQUENCES * base.block_size
     settings = [
         *options.settings, f"--n_layer={options.number('layers')}", f"--batch_size={SEQUENCES}",
-        f"--total_batch_size={total}", "--dropout=0.0",
+        f"--total_batch_size={total}", "--dropout=0.0", "--loss_chunks=1",
     ]  # fmt: skip
     text = Text(RandomSplit(base.vocab_size), base.vocab_size, "random tokens")
     variants, notes = parse(modes(device.type))

@@ -1,6 +1,7 @@
 """A training job as train.py makes it, without evaluation, samples and checkpoints: what is left is the loop."""
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -11,7 +12,7 @@ import torch
 import train
 from oracle.checkpoint import RunDirectory
 from oracle.dist import ALONE
-from oracle.hardware import autocast, compiled, setup
+from oracle.hardware import attention, autocast, compiled, setup
 from oracle.health import Health
 from oracle.loader import PretrainingBatches, Windows
 from oracle.logbook import Logbook
@@ -85,6 +86,13 @@ def optimizer_of(kind: str, model: torch.nn.Module, config: Config) -> torch.opt
     return ForLoopAdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), foreach=False, fused=False)
 
 
+def attending(config: Config) -> AbstractContextManager[str]:
+    """The context of the config's attention kernel, in which a job must be made and run."""
+    device, dtype = setup(config)
+    heads = (config.n_head, config.block_size, config.n_embd // config.n_head)
+    return attention(config.attention, heads, config.dropout, device, dtype)
+
+
 def make_job(config: Config, text: Text, compile_mode: str = "") -> train.Job:
     """A job that neither evaluates nor saves; `compile_mode` is torch.compile's, "" what train.py takes."""
     device, dtype = setup(config)
@@ -96,7 +104,7 @@ def make_job(config: Config, text: Text, compile_mode: str = "") -> train.Job:
     batches = PretrainingBatches(windows, plan.sequences_per_step, config.batch_size, device)
     forward: torch.nn.Module = model
     if compile_mode:
-        forward = cast(torch.nn.Module, torch.compile(model, mode=compile_mode, dynamic=False))
+        forward = cast(torch.nn.Module, torch.compile(model, mode=compile_mode, fullgraph=True, dynamic=False))
         train.probe(forward, batches.step(0), cast_)
     elif config.compile:
         forward = compiled(model, lambda candidate: train.probe(candidate, batches.step(0), cast_))

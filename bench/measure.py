@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 
 import train
-from bench.jobs import Quiet, Text, make_job, optimizer_of
+from bench.jobs import Quiet, Text, attending, make_job, optimizer_of
 from bench.variants import Variant
 from model import GPT
 from oracle.checkpoint import Progress
@@ -112,7 +112,8 @@ class Ours:
 
     def __init__(self, variant: Variant, config: Config, text: Text) -> None:
         own = variant.own
-        job = make_job(config, text, own["compile_mode"])
+        with attending(config):
+            job = make_job(config, text, own["compile_mode"])
         if config.compile and job.forward is job.model:
             raise UserError("torch.compile does not work here")
         self.config, self.device, self.model = job.config, job.device, job.model
@@ -128,7 +129,8 @@ class Ours:
         folder.mkdir(parents=True, exist_ok=True)
         logbook = Quiet(folder, self.config, 0, last)
         try:
-            train.fit(job, self.progress, logbook)
+            with attending(self.config):
+                train.fit(job, self.progress, logbook)
         finally:
             logbook.close()
 

@@ -33,7 +33,8 @@ from oracle import cli
 from oracle.files import write_text
 from oracle.hardware import device_name, peak_flops, pick_device
 from oracle.logbook import short
-from oracle.plan import GIB, make_plan
+from oracle.plan import make_plan
+from oracle.preset import GIB
 from oracle.settings import Config
 from oracle.versions import versions
 

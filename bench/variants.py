@@ -31,15 +31,15 @@ class Variant:
 
     def config(self, place: str, settings: Sequence[str]) -> Config:
         """The checked settings; nanoGPT's loop takes as many whole micro-batches as fit into the step."""
-        config = load("train.py", [place, *settings, *(() if self.own["loop"] == "nanogpt" else self.settings), *BARE])
-        if self.own["loop"] != "nanogpt":
-            return config.config
-        total = config.config.total_batch_size or config.config.batch_size * config.config.block_size
-        alone = load("train.py", [place, *settings, *self.settings, "--total_batch_size=0", *BARE]).config
-        micro = alone.batch_size * alone.block_size
-        fitting = max(1, total // micro) * micro
-        again = [*settings, *self.settings, f"--total_batch_size={fitting}", *BARE]
-        return load("train.py", [place, *again]).config
+        if self.own["loop"] == "ours":
+            return load("train.py", [place, *settings, *self.settings, *BARE]).config
+        base = load("train.py", [place, *settings, *BARE]).config
+        size = [f"--batch_size={base.batch_size or NANOGPT_MICRO_BATCH}", *self.settings, "--total_batch_size=0"]
+        micro = load("train.py", [place, *settings, *size, *BARE]).config
+        tokens = micro.batch_size * micro.block_size
+        total = base.total_batch_size or base.batch_size * base.block_size
+        whole = f"--total_batch_size={max(1, total // tokens) * tokens}"
+        return load("train.py", [place, *settings, *size, whole, *BARE]).config
 
 
 def parse(text: str) -> tuple[list[Variant], list[str]]:
