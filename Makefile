@@ -23,6 +23,7 @@ bench: .venv/installed-test
 	$(BIN)/python -m bench.prepare
 	$(BIN)/python -m bench.train_step
 	$(BIN)/python -m bench.torture_crawl
+	@echo 'On a GPU: python -m bench.gpu_session; python -m bench.train_step config/rizospastis.py --compare'
 	@echo 'On text of your own: python -m bench.clean FOLDER, bench.dedup FILES, bench.extract FOLDER'
 
 clean:

@@ -1,104 +1,196 @@
-"""Training speed of the whole loop, as a user runs it, alone or beside nanoGPT's own train.py.
+"""The whole optimizer step of any config on this machine's device: speed, spread, MFU, memory, waiting for data.
 
-    python -m bench.train_step [config/demo.py] [--rounds=3] [--steps=60] [--nanogpt=PATH] [--name=value …]
+    python -m bench.train_step [config/demo.py] [--name=value …]
+    python -m bench.train_step config/rizospastis.py --compare
+    python -m bench.train_step config/rizospastis.py --compare='now:;small:--batch_size=4;tuned:--compile_mode=max-autotune-no-cudagraphs'
+    python -m bench.train_step config/rizospastis.py --profile[=kernels.md]
 
-Each round runs `train.py` on the config's prepared shards; with --nanogpt, a checkout of karpathy/nanoGPT is run
-alternately on the same tokens and shape (its files are not changed: data and a copy of its scripts go to a temporary
-folder). Reported: the median over steps of tokens/s, warm-up left out, evaluation and saving left out by both.
+What is timed is `train.fit` on the config's shards, or on random tokens where they are not prepared. `--compare` runs
+variants in turns, --rounds of them; bare, it takes a set of its own. A variant may also set `--compile_mode` (of
+torch.compile), `--optimizer=for-loop` and `--loop=nanogpt` (bench/nanogpt_loop.py). --steps are timed in all, after
+--warm_up (default 51 and 20 on a GPU, 12 and 3 elsewhere); after --seconds nothing new begins.
 """
 
 import json
-import pickle
-import re
-import shutil
+import math
 import statistics
-import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+import torch
 
-from oracle.config import load
+from bench.gpu import watching
+from bench.jobs import Text, text_of
+from bench.kernels import attention_backend, describe, kernels_of
+from bench.measure import Contender, Ours, Row, take_turns
+from bench.nanogpt_loop import NanoGPT
+from bench.options import GIVEN, Options, read
+from bench.variants import Variant, built_in, parse
+from model import GPTConfig, count_parameters, flops_per_token
+from oracle import cli
+from oracle.files import write_text
+from oracle.hardware import device_name, peak_flops, pick_device
+from oracle.logbook import short
 from oracle.plan import make_plan
+from oracle.preset import GIB
 from oracle.settings import Config
-from oracle.shards import Prepared
-from oracle.tokenizer import Tokenizer
+from oracle.versions import versions
 
-WARM_UP = 10
-
-
-def ours(place: list[str], overrides: list[str], steps: int, folder: Path) -> float:
-    command = [
-        sys.executable, "train.py", *place, *overrides, f"--out_dir={folder / 'run'}", f"--max_iters={steps}", "--max_epochs=0",
-        "--log_interval=1", f"--eval_interval={steps}", "--warmup_iters=5", "--sample_prompts=[]",
-    ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    lines = (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
-    return statistics.median(r["tokens_per_second"] for r in records if r.get("loss") and r["step"] > WARM_UP)
+OWN = {"compare": "", "profile": "", "rounds": "", "steps": "", "warm_up": "", "seconds": "0"}
+PROFILED_STEPS = 3
+HEAD = (
+    "variant", "micro-batch", "steps", "ms/step", "spread", "tokens/s", "ratio", "TFLOP/s", "MFU", "peak GiB",
+    "waits for data", "MHz", "W",
+)  # fmt: skip
 
 
-def nanogpt(checkout: Path, config: Config, steps: int, folder: Path) -> float:
-    """nanoGPT's train.py with our model's shape, our tokens and our device; its own loop and loader."""
-    work = folder / "nanogpt"
-    data = work / "data" / "shards"
-    data.mkdir(parents=True)
-    for name in ("train.py", "model.py", "configurator.py"):
-        shutil.copy(checkout / name, work / name)
-    prepared = Prepared(config.data_dir)
-    prepared.train.all_tokens().astype(np.uint16).tofile(data / "train.bin")
-    prepared.val.all_tokens().astype(np.uint16).tofile(data / "val.bin")
-    plan = make_plan(config, Tokenizer(prepared.tokenizer_path).vocab_size, prepared.train.tokens)
-    (data / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": plan.model.vocab_size}))
-    options = {
-        "dataset": "shards", "out_dir": str(work / "out"), "eval_interval": 10**9, "eval_iters": 1, "log_interval": 1,
-        "max_iters": steps, "batch_size": config.batch_size, "block_size": config.block_size, "n_layer": config.n_layer,
-        "n_head": config.n_head, "n_embd": config.n_embd, "dropout": config.dropout, "bias": config.bias,
-        "gradient_accumulation_steps": plan.micro_batches, "device": "cpu" if config.device == "auto" else config.device,
-        "dtype": "float32" if config.dtype == "auto" else config.dtype, "compile": config.compile,
-    }  # fmt: skip
-    command = [sys.executable, "train.py", *(f"--{name}={value}" for name, value in options.items())]
-    done = subprocess.run(command, cwd=work, capture_output=True, text=True)
-    times = [float(ms) for ms in re.findall(r"iter \d+: loss .*?, time ([\d.]+)ms", done.stdout)]
-    if len(times) <= WARM_UP:
-        raise SystemExit(f"nanoGPT did not run: {done.stderr[-500:]}")
-    return plan.tokens_per_step / statistics.median(times[WARM_UP:]) * 1000
-
-
-def main(argv: list[str]) -> None:
-    own = {"rounds": "3", "steps": "60", "nanogpt": ""}
-    rest = []
-    for word in argv:
-        name, _, value = word.removeprefix("--").partition("=")
-        if word.startswith("--") and name in own:
-            own[name] = value
+def main(argv: Sequence[str]) -> None:
+    options = read(argv, OWN)
+    config = Variant("as configured").config(options.place, options.settings)
+    device, text = pick_device(config.device), text_of(config)
+    shape = make_plan(config, text.vocab_size, text.train.tokens).model
+    allow_many_variants()
+    print(f"{device_name(device)}, torch {torch.__version__}; {short(count_parameters(shape))} parameters; {text.note}")
+    with tempfile.TemporaryDirectory() as folder:
+        result = {
+            "bench": "train_step", "config": options.place, "settings": options.settings, "device": device_name(device),
+            "versions": versions(), "random_tokens": "random" in text.note,
+        }  # fmt: skip
+        if options.own["profile"]:
+            result |= profiled(options, text, folder)
         else:
-            rest.append(word)
-    place = [w for w in rest if not w.startswith("--")] or ["config/demo.py"]
-    overrides = [w for w in rest if w.startswith("--")]
-    config = load("train.py", [*place, *overrides, "--max_iters=100", "--max_epochs=0"]).config
-    speeds: dict[str, list[float]] = {name: [] for name in ("nanoOracle", *(["nanoGPT"] if own["nanogpt"] else []))}
-    for _ in range(int(own["rounds"])):
-        for name in speeds:
-            with tempfile.TemporaryDirectory() as folder:
-                if name == "nanoOracle":
-                    speed = ours(place, overrides, int(own["steps"]), Path(folder))
-                else:
-                    speed = nanogpt(Path(own["nanogpt"]), config, int(own["steps"]), Path(folder))
-            speeds[name].append(speed)
-    print(f"{'':12} {'tokens/s':>10} {'min':>10} {'max':>10}")
-    for name, values in speeds.items():
-        print(f"{name:12} {statistics.median(values):10,.0f} {min(values):10,.0f} {max(values):10,.0f}")
-    result: dict[str, object] = {"bench": "train_step", "config": place[0], "overrides": overrides} | {
-        name: round(statistics.median(values)) for name, values in speeds.items()
+            result |= compared(options, config, text, device, shape, folder)
+    print(json.dumps(result, ensure_ascii=False))
+
+
+def allow_many_variants() -> None:
+    """Let torch.compile treat each variant as if it were alone in its process: no shared shapes, no limit of graphs."""
+    import torch._dynamo.config as dynamo
+
+    dynamo.automatic_dynamic_shapes = False
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = 1000
+
+
+def build(variant: Variant, options: Options, text: Text, folder: str) -> Contender:
+    number = len(list(Path(folder).iterdir()))
+    place = Path(folder) / f"{number}"
+    place.mkdir()
+    config = variant.config(options.place, [*options.settings, f"--out_dir={place}"])
+    return NanoGPT(variant, config, text) if variant.own["loop"] == "nanogpt" else Ours(variant, config, text)
+
+
+def compared(
+    options: Options, config: Config, text: Text, device: torch.device, shape: GPTConfig, folder: str
+) -> dict[str, object]:
+    """Measure one variant or several, print the table, and return what goes into the JSON."""
+    asked = options.own["compare"]
+    variants = [Variant("as configured")]
+    notes: list[str] = []
+    if asked:
+        variants, notes = parse(built_in(config, device.type) if asked == GIVEN else asked)
+    gpu = device.type == "cuda"
+    defaults = {"rounds": 3 if asked else 1, "steps": 51 if gpu else 12, "warm_up": 20 if gpu else 3}
+    rounds, steps, warm_up = (options.number(name) if options.own[name] else value for name, value in defaults.items())
+    rows = take_turns(
+        variants, lambda variant: build(variant, options, text, folder), max(1, rounds), max(1, steps), warm_up,
+        lambda row: watching(device, row.clocks, row.watts), options.number("seconds") or math.inf,
+    )  # fmt: skip
+    flops, peak = flops_per_token(shape), peak_flops(device, config)
+    print_table(rows, flops, peak)
+    for note in notes:
+        print(f"note: {note}")
+    measured = [r for r in rows if r.rounds]
+    ratios = against_nanogpt(variants, measured)
+    for name, ratio in ratios.items():
+        print(f"{name}: {ratio}")
+    return {"variants": [record(r, rows[0], flops, peak) for r in rows], "left_out": notes, **ratios}
+
+
+def against_nanogpt(variants: list[Variant], rows: list[Row]) -> dict[str, float]:
+    """The first of ours over nanoGPT's settings, and over the fastest of its micro-batches; empty without both.
+
+    Compared is what has the same number format: bfloat16 against float32 would say nothing of the loops.
+    """
+    of = {v.name: v for v in variants}
+    ours = next((r for r in rows if of[r.name].own["loop"] == "ours"), None)
+    if ours is None:
+        return {}
+    rivals = [r for r in rows if of[r.name].own["loop"] == "nanogpt" and of[r.name].dtype == of[ours.name].dtype]
+    if not rivals:
+        return {}
+    best = max(rivals, key=lambda r: r.tokens_per_second)
+    return {"over_nanogpt": round(ours.ratio(rivals[0]), 3), "over_nanogpt_at_its_best": round(ours.ratio(best), 3)}
+
+
+def record(row: Row, first: Row, flops: float, peak: float) -> dict[str, object]:
+    """A row of the table with names, for the JSON."""
+    if not row.rounds:
+        return {"name": row.name, "failure": row.failure}
+    speed = row.tokens_per_second
+    return {
+        "name": row.name,
+        "micro_batch": row.micro_batch,
+        "steps": len(row.seconds),
+        "ms": round(1000 * statistics.median(row.seconds), 2),
+        "spread": round(row.spread, 4),
+        "tokens_per_second": round(speed, 1),
+        "ratio": round(row.ratio(first), 4) if first.rounds else None,
+        "tflops": round(speed * flops / 1e12, 3),
+        "mfu": round(speed * flops / peak, 4) if peak else None,
+        "peak_gib": round(row.peak_bytes / GIB, 2) or None,
+        "waiting": round(row.waiting, 4),
+        "mhz": statistics.median(row.clocks) if row.clocks else None,
+        "watts": statistics.median(row.watts) if row.watts else None,
+        **({"failure": row.failure} if row.failure else {}),
     }
-    if "nanoGPT" in speeds:
-        pairs = zip(speeds["nanoOracle"], speeds["nanoGPT"], strict=True)
-        result["ratio"] = round(statistics.median(a / b for a, b in pairs), 3)
-        print(f"ratio of each pair, median: {result['ratio']}")
-    print(json.dumps(result))
+
+
+def print_table(rows: list[Row], flops: float, peak: float) -> None:
+    formats = (
+        "{}",
+        "{}",
+        "{:,.1f}",
+        "{:.1%}",
+        "{:,.0f}",
+        "{:.3f}",
+        "{:.2f}",
+        "{:.1%}",
+        "{:.1f}",
+        "{:.1%}",
+        "{:.0f}",
+        "{:.0f}",
+    )
+    wide = max(len(r.name) for r in rows)
+    cells = [[HEAD[0].ljust(wide), *HEAD[1:]]]
+    for row in rows:
+        values = list(record(row, rows[0], flops, peak).values())
+        if row.rounds:
+            shown = ["–" if v is None else form.format(v) for form, v in zip(formats, values[1:], strict=False)]
+            cells.append([row.name.ljust(wide), *shown])
+        else:
+            cells.append([row.name.ljust(wide), row.failure])
+    widths = [max(len(line[i]) for line in cells if len(line) > 2) for i in range(len(HEAD))]
+    for line in cells:
+        together = zip(line, widths, strict=False)
+        print("  ".join(cell.rjust(width) for cell, width in together) if len(line) > 2 else "  ".join(line))
+
+
+def profiled(options: Options, text: Text, folder: str) -> dict[str, object]:
+    """Profile a few steps, print the table of kernels and write it where asked."""
+    contender = build(Variant("as configured"), options, text, folder)
+    contender.run(options.number("warm_up") if options.own["warm_up"] else 3)
+    # `run` begins one step more than it is asked for.
+    kernels = kernels_of(lambda: contender.run(PROFILED_STEPS - 1), contender.device)
+    shown = describe(kernels, PROFILED_STEPS)
+    print(shown)
+    if options.own["profile"] != GIVEN:
+        write_text(Path(options.own["profile"]), shown + "\n")
+    total = sum(k.microseconds for k in kernels)
+    top = [{"name": k.name, "kind": k.kind, "share": round(k.microseconds / total, 4)} for k in kernels[:10]]
+    return {"attention": attention_backend(k.name for k in kernels), "kernels": top}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(cli.run(main))

@@ -15,49 +15,28 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 import train
+from bench.jobs import BARE, Quiet, make_job, text_of
+from bench.options import read
 from model import GPT, GPTConfig
+from oracle import cli
 from oracle.checkpoint import Progress, RunDirectory
 from oracle.config import load
-from oracle.hardware import autocast, setup
-from oracle.health import Health
-from oracle.loader import PretrainingBatches, Windows
-from oracle.logbook import Logbook
+from oracle.hardware import autocast
 from oracle.optim import learning_rate, make_optimizer
-from oracle.plan import make_plan
 from oracle.settings import Config
 from oracle.shards import Prepared
-from oracle.tokenizer import Tokenizer
 
 SIZES = {"gpt2": (12, 12, 768), "gpt2-medium": (24, 16, 1024)}
-NEVER = 10**9
 
 
 def clock(job: train.Job) -> float:
     return time.process_time() if job.device.type == "cpu" else time.perf_counter()
-
-
-def make_job(config: Config) -> train.Job:
-    """A job that neither evaluates nor saves."""
-    device, dtype = setup(config)
-    data = Prepared(config.data_dir, verify=False)
-    plan = make_plan(config, Tokenizer(data.tokenizer_path).vocab_size, data.train.tokens)
-    torch.manual_seed(config.seed)
-    model = GPT(plan.model).to(device)
-    batches = PretrainingBatches(
-        Windows(data.train, config.block_size, config.seed), plan.sequences_per_step, config.batch_size, device
-    )
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    health, run = Health(config, device, scaled=scaler.is_enabled()), RunDirectory(config.out_dir)
-    return train.Job(
-        config, plan, model, model, make_optimizer(model, config), batches,
-        evaluate=lambda: {"val_loss": math.inf, "val_bpb": 0.0, "val_perplexity": 1.0}, sample=lambda step: None,
-        save=lambda progress: Path(config.out_dir), run=run, device=device, dtype=dtype, scaler=scaler, health=health,
-    )  # fmt: skip
 
 
 def bare(job: train.Job, steps: int) -> float:
@@ -83,8 +62,7 @@ def bare(job: train.Job, steps: int) -> float:
 
 def careful(job: train.Job, steps: int) -> float:
     Path(job.config.out_dir).mkdir(parents=True, exist_ok=True)
-    logbook = Logbook(Path(job.config.out_dir), job.config, 0, steps)
-    logbook.say = lambda line: None  # type: ignore[method-assign]
+    logbook = Quiet(Path(job.config.out_dir), job.config, 0, steps)
     began = clock(job)
     train.fit(job, Progress(), logbook)
     elapsed = clock(job) - began
@@ -114,29 +92,27 @@ def seconds_to_save(size: str, config: Config) -> tuple[float, float]:
         return elapsed, sum(path.stat().st_size for path in saved.iterdir())
 
 
-def main(argv: list[str]) -> None:
-    own = {"rounds": "5", "steps": "60", "save": ""}
-    rest = []
-    for word in argv:
-        name, _, value = word.removeprefix("--").partition("=")
-        if word.startswith("--") and name in own:
-            own[name] = value
-        else:
-            rest.append(word)
-    steps = int(own["steps"])
-    place = [w for w in rest if not w.startswith("--")] or ["config/demo.py"]
-    overrides = [w for w in rest if w.startswith("--")]
-    asked = load("train.py", [*place, *overrides, f"--max_iters={steps}", "--max_epochs=0", "--warmup_iters=0"]).config
+def main(argv: Sequence[str]) -> None:
+    options = read(argv, {"rounds": "5", "steps": "60", "save": ""})
+    steps = options.number("steps")
+    settings = [*options.settings, *BARE, "--warmup_iters=0", f"--max_iters={steps}"]
+    asked = load("train.py", [options.place, *settings]).config
+    text = text_of(asked)
     pairs = []
     with tempfile.TemporaryDirectory() as folder:
-        config = dataclasses.replace(asked, out_dir=folder, eval_interval=NEVER, sample_prompts=())
-        for number in range(int(own["rounds"])):
+        config = dataclasses.replace(asked, out_dir=folder)
+        for number in range(options.number("rounds")):
             both = [careful, bare] if number % 2 else [bare, careful]
-            seconds = {way.__name__: way(make_job(config), steps) for way in both}
+            seconds = {way.__name__: way(make_job(config, text), steps) for way in both}
             pairs.append((seconds["bare"], seconds["careful"]))
-    tokens = make_job(config).plan.tokens_per_step
+    tokens = make_job(config, text).plan.tokens_per_step
     overhead = statistics.median(b / a - 1 for a, b in pairs)
-    result: dict[str, object] = {"bench": "training_safety", "config": place[0], "overrides": overrides, "steps": steps}
+    result: dict[str, object] = {
+        "bench": "training_safety",
+        "config": options.place,
+        "overrides": options.settings,
+        "steps": steps,
+    }
     for name, values in zip(("bare", "careful"), zip(*pairs, strict=True), strict=True):
         result[name] = round(tokens * steps / statistics.median(values))
         print(
@@ -144,12 +120,12 @@ def main(argv: list[str]) -> None:
         )
     result["overhead"] = round(overhead, 4)
     print(f"overhead of each pair, median: {overhead:+.2%}")
-    if own["save"]:
-        elapsed, size = seconds_to_save(own["save"], config)
-        result |= {"save": own["save"], "save_seconds": round(elapsed, 2), "save_gb": round(size / 1e9, 2)}
-        print(f"{own['save']}: {size / 1e9:.2f} GB saved in {elapsed:.1f} s")
+    if options.own["save"]:
+        elapsed, size = seconds_to_save(options.own["save"], config)
+        result |= {"save": options.own["save"], "save_seconds": round(elapsed, 2), "save_gb": round(size / 1e9, 2)}
+        print(f"{options.own['save']}: {size / 1e9:.2f} GB saved in {elapsed:.1f} s")
     print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(cli.run(main))
