@@ -24,11 +24,11 @@ from oracle import cli
 from oracle.cli import UserError
 from oracle.config import load
 from oracle.corpus import OPENERS, CorpusReader, Document
-from oracle.files import atomic_file, sha256, write_text
+from oracle.files import atomic_file, read_json, sha256, write_text
 from oracle.parallel import cores, ordered_map
 from oracle.settings import Config, Corpus
 from oracle.settings import Tokenizer as TokenizerSettings
-from oracle.shards import MANIFEST, SplitWriter
+from oracle.shards import MANIFEST, Prepared, SplitWriter
 from oracle.split import BLANK, HELDOUT, TRAIN, VAL, Assigned, assign
 from oracle.text import normalize
 from oracle.tokenizer import Tokenizer, train_tokenizer
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
     write_text(folder / "tokenizer_report.md", markdown(manifest))
     write_text(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1))
     print((folder / "tokenizer_report.md").read_text(encoding="utf-8"))
-    print(f"{folder} is ready; next: python train.py {call.source or '--data_dir=' + config.data_dir}")
+    print(f"{folder} is ready; next: python train.py {call.source or f'--data_dir={config.data_dir} --max_epochs=10'}")
 
 
 def _deciding_settings(config: Config) -> dict[str, Any]:
@@ -90,7 +90,12 @@ def _already_done(folder: Path, fingerprint: dict[str, Any], config: Config) -> 
     path = folder / MANIFEST
     if not path.exists():
         return False
-    old = json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
+    try:
+        old = Prepared(folder).manifest["fingerprint"]
+    except UserError as error:
+        print(f"note: {error}: doing so")
+        path.unlink()
+        return False
     changed = [f"{k} {old.get(k)!r} -> {v!r}" for k, v in fingerprint.items() if old.get(k) != v]
     if not changed:
         print(f"{folder}: already prepared from this corpus with these settings; nothing to do")
@@ -126,7 +131,7 @@ def learn(reader: CorpusReader, folder: Path, fingerprint: dict[str, Any], confi
     """
     path, sides, saved = folder / "tokenizer.model", folder / "sides.npy", folder / "learned.json"
     if saved.exists():
-        learned: dict[str, Any] = json.loads(saved.read_text(encoding="utf-8"))
+        learned = read_json(saved)
         made = {"tokenizer": path, "split": sides}
         if learned["fingerprint"] == fingerprint and all(
             file.exists() and sha256(file) == learned[name]["sha256"] for name, file in made.items()

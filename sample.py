@@ -17,7 +17,7 @@ from oracle.cli import UsageError, UserError
 from oracle.config import from_dict, load, without_effect
 from oracle.generate import generate, prompt_ids, stream
 from oracle.hardware import autocast, setup
-from oracle.plan import make_plan
+from oracle.plan import model_shape
 from oracle.settings import Config
 from oracle.text import normalize
 from oracle.tokenizer import Tokenizer
@@ -72,7 +72,7 @@ def load_model(checkpoint: Checkpoint, device: torch.device) -> tuple[GPT, Token
     """Model and tokenizer as they were saved together."""
     config: Config = from_dict(checkpoint.config(), str(checkpoint.path))
     tokenizer = Tokenizer(checkpoint.tokenizer)
-    model = GPT(make_plan(config, tokenizer.vocab_size, train_tokens=1).model)
+    model = GPT(model_shape(config, tokenizer.vocab_size))
     checkpoint.load_model(model)
     return model.to(device).eval(), tokenizer
 

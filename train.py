@@ -22,7 +22,7 @@ from model import GPT
 from oracle import cli
 from oracle.checkpoint import Checkpoint, Progress, RunDirectory
 from oracle.config import load, to_json, without_effect
-from oracle.dist import ALONE, World, gradient_sync, joined, parallel, shard, whole
+from oracle.dist import ALONE, World, gradient_sync, joined, leave, parallel, shard, whole
 from oracle.evaluate import Validation
 from oracle.files import write_text
 from oracle.generate import generate, prompt_ids, stream
@@ -124,6 +124,7 @@ def train(config: Config, argv: Sequence[str]) -> None:
                 logbook.close()
     if world.main:
         print(farewell(outcome, progress, job, data, resume_command(argv, world)))
+    leave(world)
 
 
 def build(

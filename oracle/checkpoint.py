@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from oracle.cli import UserError
 from oracle.config import to_json
 from oracle.dist import ALONE, World, placed_like, whole
-from oracle.files import sha256, write_text
+from oracle.files import read_json, sha256, write_text
 from oracle.settings import Config
 from oracle.versions import versions
 
@@ -58,7 +58,7 @@ class RunDirectory:
 
     def pointers(self) -> dict[str, str]:
         path = self.folder / POINTERS
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return read_json(path) if path.exists() else {}
 
     def find(self, which: str) -> Path:
         """Folder of the checkpoint that `which` ("last" or "best") points at. Raises UserError if there is none."""
@@ -174,8 +174,7 @@ class Checkpoint:
         return self.path / TOKENIZER
 
     def config(self) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
-        return values
+        return read_json(self.path / "config.json")
 
     def load_model(self, model: torch.nn.Module) -> None:
         """Copy the weights into `model`. Raises UserError naming what does not fit."""

@@ -21,7 +21,7 @@ from typing import IO, Any, TypeVar
 from tqdm import tqdm
 
 from oracle import quality
-from oracle.cli import UsageError
+from oracle.cli import UsageError, UserError
 from oracle.datacard import Tally, Totals, as_markdown
 from oracle.dedup import find_duplicates
 from oracle.files import atomic_file, sha256, write_text
@@ -202,6 +202,12 @@ def clean(
                 _write_stage(_process_all(items, read, rules, workers), run, stage, rejects, bar)
             duplicates = _duplicates(stage_path, workers) if dedup else {}
             _write_corpus(stage_path, duplicates, run, corpus, rejects)
+            if not run.totals.documents:
+                worst = max(all_rules, key=lambda rule: run.batch.tallies[rule.name].documents_dropped)
+                raise UserError(
+                    f"{out}: not one of {run.batch.documents:,} documents was kept (the rule '{worst.name}' dropped most:"
+                    f" {worst.why}) and nothing was written; is --language right, and the selection?"
+                )
     finally:
         stage_path.unlink(missing_ok=True)
     card = _card(about, run, all_rules, out)

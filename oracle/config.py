@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, get_args, get_origin
 
 from oracle.cli import UsageError
+from oracle.files import read_json
 from oracle.settings import SCRIPTS, Config
 
 AUTO = "auto"  # for settings that allow it; in a Config it is 0
@@ -90,7 +91,7 @@ def _from_place(place: str, problems: list[str]) -> dict[str, Any]:
                 f"{place}: a folder without config.json is no run directory; name a config file or a trained run"
             )
             return {}
-        values = json.loads(saved.read_text(encoding="utf-8"))
+        values = read_json(saved)
         return _check_all({**values, "out_dir": str(path)}, str(saved), problems)
     if not path.is_file():
         near = nearest(place, [str(p) for p in sorted(Path("config").glob("*.py"))])

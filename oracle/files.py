@@ -1,11 +1,14 @@
 """Files that appear whole or not at all, and what names their content."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from oracle.cli import UserError
 
 
 @contextmanager
@@ -26,6 +29,17 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, all of it or nothing."""
     with atomic_file(path) as file:
         file.write(text.encode("utf-8"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises UserError if the file holds anything else."""
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: damaged, it holds no JSON object; put a sound copy back, or make it anew")
+    return value
 
 
 def sha256(path: Path) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from model import GPT
+from oracle.cli import UserError
 from oracle.tokenizer import BOS, EOS, Tokenizer
 
 
@@ -47,6 +48,10 @@ def generate(
     ids = torch.tensor([prompt], device=device)
     for _ in range(max_new_tokens):
         logits = model(ids[:, -model.config.block_size :])[0, -1].float().cpu()
+        if logits.isnan().any():
+            raise UserError(
+                "the model's logits are not numbers, its weights were ruined in training; use an older checkpoint"
+            )
         logits[tokenizer.vocab_size :] = -torch.inf
         logits[[i for i in tokenizer.control if i != EOS]] = -torch.inf
         token = pick(logits, temperature, top_k, top_p, generator)

@@ -34,17 +34,14 @@ class Plan:
         return self.max_iters * self.tokens_per_step / self.train_tokens if self.train_tokens else 0.0
 
 
-def make_plan(config: Config, tokenizer_vocab: int, train_tokens: int, ranks: int = 1) -> Plan:
-    """Derive what the settings leave open. Raises UsageError if they do not say how long to train, or cannot hold.
-
-    While batch_size is auto, micro-batches are counted as single sequences.
-    """
+def model_shape(config: Config, tokenizer_vocab: int) -> GPTConfig:
+    """The model the settings describe. Raises UsageError if the tokenizer has more pieces than it has rows."""
     rows = config.padded_vocab_size or -(-tokenizer_vocab // 128) * 128
     if rows < tokenizer_vocab:
         raise UsageError(
             f"padded_vocab_size={rows} holds fewer rows than the tokenizer has pieces ({tokenizer_vocab:,}): raise it, or set 0"
         )
-    model = GPTConfig(
+    return GPTConfig(
         block_size=config.block_size,
         vocab_size=rows,
         n_layer=config.n_layer,
@@ -53,6 +50,14 @@ def make_plan(config: Config, tokenizer_vocab: int, train_tokens: int, ranks: in
         dropout=config.dropout,
         bias=config.bias,
     )
+
+
+def make_plan(config: Config, tokenizer_vocab: int, train_tokens: int, ranks: int = 1) -> Plan:
+    """Derive what the settings leave open. Raises UsageError if they do not say how long to train, or cannot hold.
+
+    While batch_size is auto, micro-batches are counted as single sequences.
+    """
+    model = model_shape(config, tokenizer_vocab)
     micro = (config.batch_size or 1) * config.block_size * ranks  # of all ranks together
     per_step = config.total_batch_size or micro
     if per_step % micro:

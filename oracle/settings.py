@@ -17,7 +17,9 @@ def setting(default: Any, meaning: str, **bounds: Any) -> Any:
 class Run:
     out_dir: str = setting("out/run", "run directory: checkpoints, metrics.jsonl, samples, curves")
     data_dir: str = setting("data/prepared", "where prepare.py leaves tokenizer and shards, and train.py finds them")
-    seed: int = setting(1337, "fixes initial weights, split, order of documents, dropout and samples", minimum=0)
+    seed: int = setting(
+        1337, "fixes initial weights, split, order of documents, dropout and samples", minimum=0, maximum=2**32 - 1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ class Training:
     )
     learning_rate: float = setting(6e-4, "peak", above=0)
     lr_schedule: str = setting("cosine", "from the peak down to min_lr", choices=("cosine", "linear", "constant"))
-    warmup_iters: int = setting(100, "steps of linear rise to the peak", minimum=0)
+    warmup_iters: int = setting(10, "steps of linear rise to the peak", minimum=0)
     lr_decay_iters: int = setting(0, "step at which min_lr is reached; 0 means the last", minimum=0)
     min_lr: float = setting(0.0, "where the schedule ends", minimum=0)
     weight_decay: float = setting(0.1, "AdamW, on matrices only: never on biases and layer norms", minimum=0)
@@ -128,7 +130,7 @@ class Device:
     fsdp: bool = setting(
         False, "FSDP2: share weights, gradients and moments out among the ranks, for models that do not fit on one"
     )
-    threads: int = setting(0, "CPU threads; 0 leaves the choice to PyTorch", minimum=0)
+    threads: int = setting(0, "CPU threads; 0 leaves the choice to PyTorch", minimum=0, maximum=1024)
     peak_tflops: float = setting(0.0, "the GPU's dense peak for MFU; 0 looks it up by name", minimum=0)
 
 

@@ -7,7 +7,6 @@ and `<split>.ids.txt`, its id in the corpus, one a line; no document crosses a s
 with its sha256, and is written last.
 """
 
-import json
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from oracle.cli import UserError
-from oracle.files import atomic_file, sha256
+from oracle.files import atomic_file, read_json, sha256
 
 HEADER_INTS = 256
 HEADER_BYTES = HEADER_INTS * 4
@@ -137,7 +136,9 @@ class Prepared:
             raise UserError(
                 f"{self.folder}: no {MANIFEST} there, so no prepared data; run prepare.py with the same config"
             )
-        self.manifest = json.loads(path.read_text(encoding="utf-8"))
+        self.manifest = read_json(path)
+        if not {"tokenizer", "splits", "fingerprint"} <= self.manifest.keys():
+            raise UserError(f"{path}: not a manifest of prepare.py; run prepare.py with --overwrite=True")
         self.sha256 = sha256(path)
         self.tokenizer_path = self.folder / self.manifest["tokenizer"]["file"]
         if verify:

@@ -64,6 +64,15 @@ def test_a_changed_corpus_of_the_same_name_is_noticed(corpus, tmp_path):
         prepare.main(prepare_args(copy, tmp_path / "p"))
 
 
+@pytest.mark.parametrize("name", ["train_000000.bin", "tokenizer.model", MANIFEST])
+def test_what_is_damaged_is_made_again(corpus, tmp_path, name):
+    prepare.main(prepare_args(corpus, tmp_path))
+    before = contents(tmp_path)
+    (tmp_path / name).write_bytes(before[name][:-7])
+    prepare.main(prepare_args(corpus, tmp_path))
+    assert contents(tmp_path) == before
+
+
 def test_an_interrupted_run_goes_on_and_ends_the_same(corpus, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     prepare.main(prepare_args(corpus, whole))

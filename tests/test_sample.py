@@ -1,5 +1,6 @@
 """Sampling: the chosen support exactly, the same text for the same seed, and every silly prompt answered."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,27 @@ def test_best_is_the_default(run, tokenizer):
 def test_a_run_without_checkpoint(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         sample.main([f"--out_dir={tmp_path / 'none'}"])
+
+
+def test_a_run_measured_in_epochs_writes_too(prepared_dir, tmp_path, capsys):
+    train.main([f"--data_dir={prepared_dir}", f"--out_dir={tmp_path}", *TINY, "--max_iters=0", "--max_epochs=0.2"])
+    assert output(capsys, str(tmp_path), "--start=Το", "--num_samples=1", "--max_new_tokens=3").startswith("Το")
+
+
+def test_ruined_weights_are_one_sentence(tokenizer):
+    model = GPT(GPTConfig(block_size=8, vocab_size=512, n_layer=1, n_head=2, n_embd=16)).eval()
+    model.wte.weight.data.fill_(torch.nan)
+    with pytest.raises(UserError, match="not numbers"):
+        list(generate(model, tokenizer, [BOS], 2))
+
+
+@pytest.mark.parametrize("name", ["config.json", "checkpoints/pointers.json"])
+def test_damaged_json_is_one_sentence(run, tmp_path, name):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / name).write_bytes(b"{\xff")
+    with pytest.raises(UserError, match="holds no JSON object"):
+        sample.main([str(copy)])
 
 
 def test_prompt_ids_start_with_beginning_of_text(tokenizer):
