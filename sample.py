@@ -58,6 +58,10 @@ def main(argv: Sequence[str]) -> None:
 def read_start(start: str) -> str:
     """The prompt's text, from the setting or from the file it names, in the form the model was trained on."""
     if not start.startswith("FILE:"):
+        if any("\ud800" <= character <= "\udfff" for character in start):  # how Python shows bytes it could not read
+            raise UsageError(
+                "--start: the text is not UTF-8 as this console sends it; put it in a file, --start=FILE:path"
+            )
         return normalize(start)
     path = Path(start.removeprefix("FILE:"))
     if not path.is_file():

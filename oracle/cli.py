@@ -1,6 +1,7 @@
 """How every script ends: one sentence for a user's mistake, a traceback only for ours."""
 
 import errno
+import io
 import sys
 from collections.abc import Callable, Sequence
 
@@ -22,6 +23,9 @@ def run(main: Callable[[Sequence[str]], None]) -> int:
 
     0: done. 1: a `UserError` or an I/O failure such as a full disk. 2: a `UsageError`. 130: interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console of another alphabet shows escapes, and nothing is lost
+            stream.reconfigure(errors="backslashreplace")
     try:
         main(sys.argv[1:])
         sys.stdout.flush()

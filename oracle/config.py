@@ -104,7 +104,7 @@ def _assignments(path: Path, problems: list[str]) -> dict[str, Any]:
     """Execute a config file and return its public names. Names starting with `_` are the file's own."""
     namespace: dict[str, Any] = {"__file__": str(path), "__name__": "config"}
     try:
-        source = path.read_text(encoding="utf-8")
+        source = path.read_text(encoding="utf-8-sig")
         exec(compile(ast.parse(source, str(path)), str(path), "exec"), namespace)
     except SyntaxError as error:
         problems.append(f"{path} line {error.lineno}: {error.msg}; a config file is Python: name = value")

@@ -1,5 +1,6 @@
 """Sampling: the chosen support exactly, the same text for the same seed, and every silly prompt answered."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -120,6 +121,19 @@ def test_a_file_is_a_prompt(run, capsys, tmp_path):
 @pytest.mark.parametrize("start", ["", "漢字 😀 \u2581", "<|assistant|></s>", "λ" * 500])
 def test_any_prompt_is_answered(run, capsys, start):
     assert output(capsys, str(run), f"--start={start}", "--num_samples=1", "--max_new_tokens=3")
+
+
+def test_a_prompt_that_is_no_utf8(run):
+    with pytest.raises(UsageError, match="not UTF-8"):
+        sample.main([str(run), "--start=\udcff\udcfe"])
+
+
+def test_a_console_of_another_alphabet(run):
+    done = subprocess.run(
+        [sys.executable, "sample.py", str(run), "--start=Το", "--num_samples=1", "--max_new_tokens=3"],
+        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.startswith("\\u03a4")
 
 
 def test_a_long_prompt_is_noted(run, capsys):
