@@ -104,9 +104,10 @@ def train(config: Config, argv: Sequence[str]) -> None:
             progress = restore(checkpoint, model, optimizer, scaler, health, config, world)
             if world.main:
                 run.path.mkdir(parents=True, exist_ok=True)
+            logbook = Logbook(run.path, config, progress.step, plan.max_iters, writes=world.main)
+            if world.main:
                 run.sweep()
                 write_text(run.path / "config.json", to_json(config))
-            logbook = Logbook(run.path, config, progress.step, plan.max_iters, writes=world.main)
             logbook.note({"step": progress.step, "machine": machine(device, dtype, world.size) | {"attention": kernel}})
             job = Job(
                 config, plan, model, parallel(forward, world, device, config.fsdp), optimizer, batches,

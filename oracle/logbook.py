@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from oracle.cli import explain
 from oracle.config import to_json
-from oracle.files import write_text
+from oracle.files import take_lock, write_text
 from oracle.settings import Config
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
@@ -27,6 +27,7 @@ class Logbook:
     def __init__(self, folder: Path, config: Config, first_step: int, last_step: int, writes: bool = True) -> None:
         self.folder, self.writes = folder, writes
         self._unwritten: dict[str, str] = {}
+        self._lock = take_lock(folder) if writes else None  # two trainings in one folder would mix their files
         if writes:
             for name in (METRICS, SAMPLES):
                 _forget_after(folder / name, first_step)
@@ -73,6 +74,8 @@ class Logbook:
 
     def close(self) -> None:
         self._bar.close()
+        if self._lock:
+            self._lock.close()
         if self._wandb:
             self._wandb.finish()
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from oracle.cli import UserError
+from oracle.files import take_lock
 
 QUEUED, STORED, ERROR, DISALLOWED = "todo", "stored", "error", "disallowed"
 
@@ -98,7 +99,7 @@ class RawStore:
         ledger = self.path / "ledger.sqlite"
         if write:
             (self.path / "pages").mkdir(parents=True, exist_ok=True)
-            self._lock = _take_lock(self.path)
+            self._lock = take_lock(self.path)
         elif not ledger.is_file():
             raise UserError(f"{self.path} holds no raw pages (no ledger.sqlite); fetch some, or name the right folder")
         self._db = sqlite3.connect(ledger, timeout=60, isolation_level=None)
@@ -337,19 +338,6 @@ def _members(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
             rest = inflate.unused_data
             length += len(chunk) - len(rest)
         yield length, content
-
-
-def _take_lock(folder: Path) -> sqlite3.Connection:
-    """Hold the folder for this process; the system lets go of it however the process ends."""
-    lock = sqlite3.connect(folder / "lock", timeout=0, isolation_level=None)
-    try:
-        lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError:
-        lock.close()
-        raise UserError(
-            f"{folder} is being written by another run; stop that one, wait for it, or name another folder"
-        ) from None
-    return lock
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,7 +4,10 @@ import sys
 import types
 from pathlib import Path
 
+import pytest
+
 import train
+from oracle.cli import UserError
 from oracle.logbook import Logbook, duration, read, short
 from oracle.settings import Config
 from tests.runs import metrics
@@ -32,6 +35,14 @@ def test_figures_as_people_read_them():
 def test_the_log_survives_a_torn_last_line(tmp_path):
     (tmp_path / "m.jsonl").write_bytes('{"step": 1, "text": "\u2028"}\n{"step": 2, "text": "φ'.encode()[:-1])
     assert read(tmp_path / "m.jsonl") == [{"step": 1, "text": "\u2028"}]
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path):
+    first = Logbook(tmp_path, Config(), 0, 10)
+    with pytest.raises(UserError, match="being written by another run"):
+        Logbook(tmp_path, Config(), 0, 10)
+    first.close()
+    Logbook(tmp_path, Config(), 0, 10).close()
 
 
 class FakeWandb(types.ModuleType):
