@@ -263,6 +263,10 @@ def run(
     """
     if args.workers is not None and args.workers < 1:
         raise UsageError(f"--workers={args.workers} is not possible; give 1 or more, or leave it out for all cores")
+    if args.out.suffix != ".jsonl":  # and so never one of the pages or texts it was given
+        raise UsageError(
+            f"--out={args.out}: a corpus is a .jsonl file; name one such as {args.out.with_suffix('') / 'corpus.jsonl'}"
+        )
     rules = [*before, *standard_rules(args.language, extra)]
     if args.titles == "drop":
         rules.append(drop_headlines())

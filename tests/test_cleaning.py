@@ -11,6 +11,7 @@ import pytest
 from data.html_folder import clean as html_folder
 from data.text_folder import clean as text_folder
 from oracle import cleaning, cli
+from oracle.cli import UsageError
 from oracle.datacard import EXAMPLES, Tally
 from oracle.rules import Rule, drop_headlines, drop_if, drop_lines, standard_rules
 
@@ -273,3 +274,11 @@ def test_what_a_user_can_get_wrong_is_one_sentence(tmp_path, monkeypatch, capsys
     assert cli.run(text_folder.main) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_a_text_is_never_the_place_of_the_corpus(tmp_path):
+    text = tmp_path / "book.txt"
+    text.write_text("Κείμενο.", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"a corpus is a \.jsonl file"):
+        text_folder.main([f"--texts={tmp_path}", f"--out={text}"])
+    assert text.read_text(encoding="utf-8") == "Κείμενο."
