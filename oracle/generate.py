@@ -179,6 +179,13 @@ class Engine:
             self.step()
         return requests
 
+    def forget(self) -> None:
+        """Whoever uses the network beside the requests calls this first. Raises UserError while some are running."""
+        if self.active:
+            raise UserError("the engine is serving requests; let them end first")
+        for slot in self._slots:
+            slot.cached = []
+
     def _drop_cancelled(self) -> list[Generation]:
         dropped = [r for r in (*self.active, *self._waiting) if r.cancelled and not r.finish_reason]
         for request in dropped:
