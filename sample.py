@@ -8,19 +8,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from model import GPT
 from oracle import cli
-from oracle.checkpoint import Checkpoint, RunDirectory
 from oracle.cli import UsageError, UserError
-from oracle.config import from_dict, load, without_effect
-from oracle.generate import generate, prompt_ids, stream
-from oracle.hardware import autocast, setup
-from oracle.plan import model_shape
-from oracle.settings import Config
+from oracle.config import load, without_effect
+from oracle.generate import open_engine, prompt_ids
+from oracle.hardware import setup
+from oracle.sampling import SamplingParams
 from oracle.text import normalize
-from oracle.tokenizer import Tokenizer
 
 
 def main(argv: Sequence[str]) -> None:
@@ -29,29 +23,24 @@ def main(argv: Sequence[str]) -> None:
     for warning in without_effect(config, "sample.py"):
         print(f"warning: {warning}", file=sys.stderr)
     text = read_start(config.start)
-    device, dtype = setup(config)
-    checkpoint = Checkpoint.open(RunDirectory(config.out_dir).find(config.checkpoint))
-    model, tokenizer = load_model(checkpoint, device)
-    prompt = prompt_ids(tokenizer, text)
-    window = model.config.block_size
+    device, _ = setup(config)
+    engine = open_engine(config.out_dir, config.checkpoint, config.dtype, device=device)
+    prompt, window = prompt_ids(engine.tokenizer, text), engine.block_size
     if len(prompt) > window:
         print(
             f"note: the prompt has {len(prompt):,} tokens, the context {window:,}: only its end is seen",
             file=sys.stderr,
         )
     if call.dry_run:
-        print(f"would complete {text!r} ({len(prompt)} tokens) with {checkpoint.path}")
+        print(f"would complete {text!r} ({len(prompt)} tokens) with {engine.name}")
         return
     for number in range(config.num_samples):
-        generator = torch.Generator().manual_seed(config.seed + number)
+        params = SamplingParams(
+            config.max_new_tokens, config.temperature, config.top_k, config.top_p, seed=config.seed + number
+        )
         print(text, end="", flush=True)
-        with autocast(device, dtype)():
-            ids = generate(
-                model, tokenizer, prompt, config.max_new_tokens,
-                config.temperature, config.top_k, config.top_p, generator,
-            )  # fmt: skip
-            for piece in stream(tokenizer, ids):
-                print(piece, end="", flush=True)
+        for piece in engine.stream(prompt[-window:], params):
+            print(piece, end="", flush=True)
         print("\n" + "-" * 20)
 
 
@@ -70,15 +59,6 @@ def read_start(start: str) -> str:
         return normalize(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: invalid UTF-8 at byte {error.start}; convert it to UTF-8") from None
-
-
-def load_model(checkpoint: Checkpoint, device: torch.device) -> tuple[GPT, Tokenizer]:
-    """Model and tokenizer as they were saved together."""
-    config: Config = from_dict(checkpoint.config(), str(checkpoint.path))
-    tokenizer = Tokenizer(checkpoint.tokenizer)
-    model = GPT(model_shape(config, tokenizer.vocab_size))
-    checkpoint.load_model(model)
-    return model.to(device).eval(), tokenizer
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from oracle import cli
 from oracle.checkpoint import Checkpoint, Progress, RunDirectory
 from oracle.config import load, to_json, without_effect
 from oracle.dist import ALONE, World, gradient_sync, joined, leave, parallel, shard, whole
+from oracle.engine import Uncached, cached
 from oracle.evaluate import Validation
 from oracle.files import write_text
-from oracle.generate import generate, prompt_ids, stream
+from oracle.generate import Engine, prompt_ids
 from oracle.hardware import attention, autocast, compiled, device_name, machine, setup
 from oracle.health import Health, describe, give_up
 from oracle.loader import Batch, Batches, PretrainingBatches, Windows
@@ -36,6 +37,7 @@ from oracle.optim import learning_rate, make_optimizer
 from oracle.plan import Plan, dry_run, make_plan, resolved
 from oracle.report import baselines_of, draw
 from oracle.resume import changes, find_checkpoint, resume_command, same_steps
+from oracle.sampling import SamplingParams
 from oracle.settings import Config
 from oracle.shards import Prepared
 from oracle.signals import SAVE, STOP, listening
@@ -343,14 +345,14 @@ def complete_prompts(
 ) -> None:
     """Complete each of the fixed prompts and keep the texts: a run's own diary of what it has learnt."""
     model.eval()
+    # Weights that are shared out among ranks come together only inside the model's own forward pass.
+    engine = Engine(Uncached(model) if config.fsdp else cached(model), tokenizer)
     for number, prompt in enumerate(config.sample_prompts):
-        generator = torch.Generator().manual_seed(config.seed + number)
+        params = SamplingParams(
+            config.max_new_tokens, config.temperature, config.top_k, config.top_p, seed=config.seed + number
+        )
         with cast():
-            ids = generate(
-                model, tokenizer, prompt_ids(tokenizer, prompt), config.max_new_tokens,
-                config.temperature, config.top_k, config.top_p, generator,
-            )  # fmt: skip
-            text = "".join(stream(tokenizer, ids))
+            text = "".join(engine.stream(prompt_ids(tokenizer, prompt), params))
         logbook.sample({"step": step, "prompt": prompt, "text": text})
         logbook.say(f"step {step:,} | {prompt}>>{text[:160]!r}")
     model.train()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import train
+from bench.fp8 import use_fp8
 from oracle.checkpoint import RunDirectory
 from oracle.dist import ALONE
 from oracle.hardware import attention, autocast, compiled, setup
@@ -93,12 +94,14 @@ def attending(config: Config) -> AbstractContextManager[str]:
     return attention(config.attention, heads, config.dropout, device, dtype)
 
 
-def make_job(config: Config, text: Text, compile_mode: str = "") -> train.Job:
+def make_job(config: Config, text: Text, compile_mode: str = "", linears: str = "plain") -> train.Job:
     """A job that neither evaluates nor saves; `compile_mode` is torch.compile's, "" what train.py takes."""
     device, dtype = setup(config)
     config, plan, model = train.build(
         config, None, cast(Tokenizer, text), cast(Prepared, text), ALONE, device, dtype
     )  # fmt: skip
+    if linears == "fp8":
+        use_fp8(model)
     cast_ = autocast(device, dtype)
     windows = Windows(text.train, config.block_size, config.seed)
     batches = PretrainingBatches(windows, plan.sequences_per_step, config.batch_size, device)

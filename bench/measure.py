@@ -113,7 +113,7 @@ class Ours:
     def __init__(self, variant: Variant, config: Config, text: Text) -> None:
         own = variant.own
         with attending(config):
-            job = make_job(config, text, own["compile_mode"])
+            job = make_job(config, text, own["compile_mode"], own["linears"])
         if config.compile and job.forward is job.model:
             raise UserError("torch.compile does not work here")
         self.config, self.device, self.model = job.config, job.device, job.model

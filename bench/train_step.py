@@ -7,8 +7,9 @@
 
 What is timed is `train.fit` on the config's shards, or on random tokens where they are not prepared. `--compare` runs
 variants in turns, --rounds of them; bare, it takes a set of its own. A variant may also set `--compile_mode` (of
-torch.compile), `--optimizer=for-loop` and `--loop=nanogpt` (bench/nanogpt_loop.py). --steps are timed in all, after
---warm_up (default 51 and 20 on a GPU, 12 and 3 elsewhere); after --seconds nothing new begins.
+torch.compile), `--optimizer=for-loop`, `--linears=fp8` (bench/fp8.py) and `--loop=nanogpt` (bench/nanogpt_loop.py).
+--steps are timed in all, after --warm_up (default 51 and 20 on a GPU, 12 and 3 elsewhere); after --seconds nothing new
+begins.
 """
 
 import json

@@ -9,8 +9,8 @@ from oracle.config import load, names_of
 from oracle.settings import Config
 
 # Settings of a variant that are no settings of training, with what they are unless given.
-OWN = {"compile_mode": "", "optimizer": "fused", "loop": "ours"}
-CHOICES = {"optimizer": ("fused", "for-loop"), "loop": ("ours", "nanogpt")}
+OWN = {"compile_mode": "", "optimizer": "fused", "loop": "ours", "linears": "plain"}
+CHOICES = {"optimizer": ("fused", "for-loop"), "loop": ("ours", "nanogpt"), "linears": ("plain", "fp8")}
 MICRO_BATCHES = (8, 16, 32, 64, 128)
 NANOGPT_MICRO_BATCH = 12  # nanoGPT's default
 SIZE_OF_NANOGPT = (8, 16, 32, 64)  # among which its own best is looked for
@@ -97,6 +97,8 @@ def built_in(config: Config, device_type: str) -> str:
         "for-loop AdamW:--optimizer=for-loop",
         f"max-autotune:--compile_mode=max-autotune-no-cudagraphs{compiled_too}",
     ]
-    if not gpu:
+    if gpu:
+        parts.append("fp8 linears:--linears=fp8")
+    else:
         parts.append(f"bfloat16:--dtype={'float32' if config.dtype == 'bfloat16' else 'bfloat16'}")
     return ";".join(parts)

@@ -16,6 +16,7 @@ save, because sharded weights must be put together; rank 0 writes.
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,16 +180,19 @@ class Checkpoint:
     def load_model(self, model: torch.nn.Module) -> None:
         """Copy the weights into `model`. Raises UserError naming what does not fit."""
         tensors = _load_tensors(self.path / WEIGHTS)
-        wanted = {name: tuple(p.shape) for name, p in model.state_dict().items()}
-        found = {name: tuple(t.shape) for name, t in tensors.items()}
+        self.check_shapes(tensors, model.state_dict())
+        parameters = dict(model.named_parameters())
+        model.load_state_dict({n: placed_like(t, parameters[n]) if n in parameters else t for n, t in tensors.items()})
+
+    def check_shapes(self, tensors: Mapping[str, torch.Tensor], model: Mapping[str, torch.Tensor]) -> None:
+        """Raises UserError naming the tensors of the checkpoint that do not fit those of a model."""
+        found, wanted = ({name: tuple(t.shape) for name, t in some.items()} for some in (tensors, model))
         if wanted != found:
             differing = sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n))
             shown = ", ".join(f"{n} {found.get(n, 'absent')} -> {wanted.get(n, 'absent')}" for n in differing[:3])
             raise UserError(
                 f"{self.path}: the checkpoint's model has another shape ({shown}); set the sizes it was trained with"
             )
-        parameters = dict(model.named_parameters())
-        model.load_state_dict({n: placed_like(t, parameters[n]) if n in parameters else t for n, t in tensors.items()})
 
     def load_optimizer(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, world: World = ALONE

@@ -234,6 +234,14 @@ def impossible(c: Config) -> list[str]:
         found.append("batch_size=auto is for models that fit on one device, fsdp=True for others: give a number")
     if c.fsdp and c.dtype == "float16":
         found.append("fsdp=True trains in bfloat16 or float32: choose another dtype")
+    if c.num_beams and c.num_samples > c.num_beams:
+        found.append(
+            f"num_samples={c.num_samples} is more than num_beams={c.num_beams} find: raise num_beams or ask for fewer"
+        )
+    if c.chat and (c.start or c.prompts_file or c.json or c.num_beams):
+        found.append("chat=True is a conversation: leave out start, prompts_file, json and num_beams")
+    if c.start and c.prompts_file:
+        found.append("start and prompts_file both name texts to complete: give one of them")
     if c.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
         found.append(f"device={c.device!r}: must be auto, cpu, cuda, cuda:N or mps")
     return found
@@ -254,11 +262,22 @@ def without_effect(c: Config, script: str) -> list[str]:
             found.append("min_lr and lr_decay_iters have no effect with lr_schedule=constant")
         if not c.wandb_log and c.wandb_run_name:
             found.append("wandb_run_name has no effect without wandb_log=True")
-    if script == "sample.py" and c.temperature == 0:
-        if c.top_k or c.top_p < 1:
-            found.append("top_k and top_p have no effect at temperature=0, which always takes the most likely token")
-        if c.num_samples > 1:
-            found.append(f"at temperature=0 all {c.num_samples} samples are the same")
+    if script == "sample.py":
+        found += _idle_in_sampling(c)
+    return found
+
+
+def _idle_in_sampling(c: Config) -> list[str]:
+    found = []
+    filters = c.top_k or c.top_p < 1 or c.min_p
+    if c.temperature == 0 and filters:
+        found.append("top_k, top_p and min_p have no effect at temperature=0, which always takes the most likely token")
+    if c.temperature == 0 and c.num_samples > 1 and not (c.num_beams or c.chat):
+        found.append(f"at temperature=0 all {c.num_samples} samples are the same")
+    if c.num_beams and (filters or c.repetition_penalty != 1 or c.no_repeat_ngram or c.stop):
+        found.append("top_k, top_p, min_p, repetition_penalty, no_repeat_ngram and stop have no effect with num_beams")
+    if c.system and not c.chat:
+        found.append("system has no effect without chat=True")
     return found
 
 

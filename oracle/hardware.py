@@ -64,6 +64,8 @@ def pick_device(name: str) -> torch.device:
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """The format of the matrix products. Raises UsageError for one the device cannot do."""
+    if name == "int8":
+        raise UsageError("dtype=int8 is a format to write with, not to train in; use bfloat16 or float32")
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if name == "auto":
         return torch.bfloat16 if bf16 else torch.float16 if device.type == "cuda" else torch.float32
@@ -111,16 +113,21 @@ def peak_flops(device: torch.device, config: Config) -> float:
 
 def setup(config: Config, local_rank: int = 0) -> tuple[torch.device, torch.dtype]:
     """Choose device and format and set the process up for them; under torchrun each rank takes its own GPU."""
+    device = setup_device(config, local_rank)
+    return device, pick_dtype(config.dtype, device)
+
+
+def setup_device(config: Config, local_rank: int = 0) -> torch.device:
+    """Choose the device and set the process up for it."""
     device = pick_device(config.device)
     if device.type == "cuda" and local_rank:
         device = pick_device(f"cuda:{local_rank}")
-    dtype = pick_dtype(config.dtype, device)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    return device, dtype
+    return device
 
 
 @contextmanager

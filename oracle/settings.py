@@ -112,8 +112,15 @@ class Training:
 class Device:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
     dtype: str = setting(
-        "auto", "of the matrix products; weights stay float32", choices=("auto", "float32", "bfloat16", "float16")
+        "auto",
+        "of the matrix products; in training weights stay float32; int8 (weights) is for writing only, on a CPU",
+        choices=("auto", "float32", "bfloat16", "float16", "int8"),
     )
+    threads: int = setting(0, "CPU threads; 0 leaves the choice to PyTorch", minimum=0, maximum=1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
     compile: bool = setting(False, "torch.compile model and loss; falls back with a warning where it cannot")
     loss_chunks: int = setting(
         1,
@@ -130,7 +137,6 @@ class Device:
     fsdp: bool = setting(
         False, "FSDP2: share weights, gradients and moments out among the ranks, for models that do not fit on one"
     )
-    threads: int = setting(0, "CPU threads; 0 leaves the choice to PyTorch", minimum=0, maximum=1024)
     peak_tflops: float = setting(0.0, "the GPU's dense peak for MFU; 0 looks it up by name", minimum=0)
 
 
@@ -154,23 +160,38 @@ class Logging:
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     start: str = setting("", "text to complete, or FILE:path; empty starts a new document")
-    num_samples: int = setting(3, "completions", minimum=1)
+    prompts_file: str = setting("", 'texts to complete: one a line, or a .jsonl file with a "prompt" in every line')
+    num_samples: int = setting(3, "completions of each text", minimum=1)
     max_new_tokens: int = setting(200, "tokens per completion", minimum=1)
-    temperature: float = setting(0.8, "0 always takes the most likely token", minimum=0)
+    temperature: float = setting(0.8, "0 always takes the most likely token", minimum=0, maximum=100)
     top_k: int = setting(0, "only the k most likely tokens; 0 keeps all", minimum=0)
     top_p: float = setting(1.0, "only the fewest tokens whose probabilities reach p", above=0, maximum=1)
+    min_p: float = setting(0.0, "only tokens at least so likely, relative to the likeliest", minimum=0, maximum=0.999)
+    repetition_penalty: float = setting(1.0, "makes tokens that were there less likely", above=0, maximum=10)
+    no_repeat_ngram: int = setting(0, "no n tokens in a row twice; 0 allows it", minimum=0)
+    stop: tuple[str, ...] = setting((), "texts before which a completion ends")
+    num_beams: int = setting(0, "search for the likeliest texts with so many beams instead of drawing", minimum=0)
+    length_penalty: float = setting(1.0, "of the beams: 0 favours short texts, more than 1 long ones", minimum=0)
     checkpoint: str = setting(
         "best", "which weights: the lowest validation loss, or the newest", choices=("best", "last")
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Run, Corpus, Tokenizer, Model, Training, Device, Logging, Sampling):
+class Showing:
+    chat: bool = setting(False, "a conversation in the terminal, with a model that was taught to answer")
+    system: str = setting("", "instruction that stands before the conversation")
+    json: bool = setting(False, "print a JSON line for each completion, with tokens and log-probabilities")
+    logprobs: int = setting(1, "how many of the likeliest tokens --json names at each place", minimum=1, maximum=20)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Run, Corpus, Tokenizer, Model, Training, Device, Speed, Logging, Sampling, Showing):
     """One run through every stage, flat: `config.learning_rate`."""
 
 
 SCRIPTS: dict[str, tuple[type, ...]] = {
     "prepare.py": (Run, Corpus, Tokenizer),
-    "train.py": (Run, Model, Training, Device, Logging),
-    "sample.py": (Run, Device, Sampling),
+    "train.py": (Run, Model, Training, Device, Speed, Logging),
+    "sample.py": (Run, Device, Sampling, Showing),
 }

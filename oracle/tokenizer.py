@@ -80,7 +80,7 @@ def _why_not(message: str, kind: str, vocab_size: int) -> str:
 class Tokenizer:
     """A trained model: text to ids and back.
 
-    Attributes: `vocab_size`, `sha256` of the file, `control` (ids no text produces and no sample may contain),
+    Attributes: `vocab_size`, `sha256` of the file, `bos` and `eos` (beginning and end of a text), `control` (ids no text produces and no sample may contain),
     `byte_ids` (the 256 byte-fallback pieces), `piece_bytes` (the UTF-8 bytes each id stands for).
     """
 
@@ -94,6 +94,7 @@ class Tokenizer:
             raise UserError(f"{self.path}: not a SentencePiece model; prepare.py makes one") from None
         self.sha256 = sha256(self.path)
         self.vocab_size: int = self._model.get_piece_size()
+        self.bos, self.eos = BOS, EOS
         self.dtype = token_dtype(self.vocab_size)
         ids = range(self.vocab_size)
         self.control = [i for i in ids if self._model.is_control(i) or self._model.is_unknown(i)]

@@ -1,6 +1,7 @@
 """The measuring itself: what is parsed, counted and compared. No speed is asserted."""
 
 import contextlib
+import copy
 import json
 import sys
 
@@ -8,12 +9,14 @@ import pytest
 import torch
 
 from bench import cost, gpu_session, gradients, train_step
+from bench.fp8 import use_fp8
 from bench.gpu import medians
 from bench.jobs import RandomSplit
 from bench.kernels import NO_KERNEL, Kernel, attention_backend, describe
 from bench.measure import Clock, Row, take_turns
 from bench.options import GIVEN, read
 from bench.variants import Variant, built_in, parse
+from model import GPT, GPTConfig
 from oracle.cli import UsageError, UserError
 from oracle.config import load
 from oracle.loader import Windows
@@ -50,6 +53,23 @@ def test_variants_are_parsed_and_unknown_settings_left_out_with_a_note():
     assert found[1].settings == ("--batch_size=8", "--dtype=bfloat16") and found[0].settings == ()
     assert found[2].own["compile_mode"] == "max-autotune" and found[2].settings == ("--n_layer=3",)
     assert len(notes) == 1 and "x" in notes[0] and "warp" in notes[0]
+
+
+def test_fp8_linears_are_close_and_change_no_name():
+    torch.manual_seed(0)
+    plain = GPT(GPTConfig(block_size=32, vocab_size=512, n_layer=2, n_head=2, n_embd=64))
+    fp8 = copy.deepcopy(plain)
+    use_fp8(fp8)
+    assert list(fp8.state_dict()) == list(plain.state_dict())
+    tokens, gradients = torch.randint(512, (4, 32)), []
+    for model in (plain, fp8):
+        with torch.autocast("cpu", torch.bfloat16):
+            model(tokens, tokens.roll(-1)).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    error = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
+    assert 1e-4 < error < 0.1
+    with pytest.raises(ValueError, match="multiples of 16"):
+        use_fp8(GPT(GPTConfig(block_size=8, vocab_size=64, n_layer=1, n_head=1, n_embd=8)))
 
 
 @pytest.mark.parametrize("text", ["nothing", ":--a=1", "a:--batch_size", "a:b", "a:;a:", "a:--loop=other"])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracle.cli import UserError
-from oracle.generate import stream
+from oracle.stream import TextStream
 from oracle.text import normalize
 from oracle.tokenizer import BOS, CHAT_TOKENS, EOS, RESERVED, Tokenizer, train_tokenizer
 from tests.conftest import make_text
@@ -45,8 +45,12 @@ def test_the_word_cache_gives_the_same_ids(any_tokenizer, texts):
 @given(text=TEXTS)
 def test_streamed_text_is_the_decoded_text(any_tokenizer, text):
     ids = any_tokenizer.encode(text)
-    pieces = list(stream(any_tokenizer, iter(ids)))
-    assert "".join(pieces) == text and "\ufffd" not in "".join(pieces)
+    stream, shown = TextStream(any_tokenizer), [""]
+    for token in ids:
+        stream.push(token)
+        assert stream.text.startswith(shown[-1]) and "\ufffd" not in stream.text
+        shown.append(stream.text)
+    assert stream.text == text
 
 
 def test_cache_stays_bounded(any_tokenizer, monkeypatch):
