@@ -62,7 +62,9 @@ class RunDirectory:
         return read_json(path) if path.exists() else {}
 
     def find(self, which: str) -> Path:
-        """Folder of the checkpoint that `which` ("last" or "best") points at. Raises UserError if there is none."""
+        """Folder of the checkpoint that `which` ("last", "best" or its own name) means. Raises UserError if there is none."""
+        if (self.folder / which / STATE).exists():
+            return self.folder / which
         pointers = self.pointers()
         name = pointers.get(which) or pointers.get("last")
         if name is None:

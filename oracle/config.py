@@ -134,7 +134,10 @@ def _from_command_line(script: str, overrides: list[str], problems: list[str]) -
             problems.append(f"--{name}: no value; write --{name}={_example(field)}")
         else:
             value = True if not equals else _parse(text, field.type)
-            values.update(_check_all({name: value}, "", problems))
+            checked = _check_all({name: value}, "", problems)
+            if isinstance(values.get(name), tuple) and name in checked:  # a list may be written item by item
+                checked[name] = values[name] + checked[name]
+            values.update(checked)
     return values
 
 
@@ -304,7 +307,8 @@ def _example(field: dataclasses.Field) -> str:
 
 def help_text(script: str) -> str:
     """Every setting of `script` with type, default, bounds and meaning."""
-    place = "[run directory | config file]" if script == "sample.py" else "[config file]"
+    places = {"sample.py": "[run directory | config file]", "evaluate.py": "out/<run> [out/<other> ...]"}
+    place = places.get(script, "[config file]")
     lines = [f"usage: python {script} {place} [--name=value ...] [--dry_run] [--help]", ""]
     for group in SCRIPTS[script]:
         lines.append(f"{group.__name__.lower()}:")

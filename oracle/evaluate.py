@@ -11,6 +11,7 @@ import torch
 
 from model import IGNORE
 from oracle.dist import ALONE, World
+from oracle.shards import Split
 from oracle.tokenizer import Tokenizer
 
 
@@ -112,3 +113,14 @@ def figures(nats: float, n_targets: int, n_bytes: int) -> dict[str, float]:
     """Nats per token, bits per byte and perplexity per token of text that cost `nats` in all."""
     loss = nats / n_targets
     return {"loss": loss, "bpb": nats / math.log(2) / n_bytes, "perplexity": math.exp(min(loss, 50))}
+
+
+def some_of(documents: Split, n_tokens: int, tokenizer: Tokenizer) -> Documents:
+    """About `n_tokens` of a split in whole documents, evenly chosen; all of it if it has no more, or `n_tokens` is 0."""
+    if not n_tokens or documents.tokens <= n_tokens:
+        return documents
+    every = math.ceil(documents.tokens / n_tokens)
+    chosen = [documents.document(number) for number in range(0, len(documents), every)]
+    piece_sizes = np.array([len(piece) for piece in tokenizer.piece_bytes])
+    tokens = np.concatenate(chosen)
+    return Encoded(tokens, np.array([len(d) for d in chosen], dtype=np.int64), int(piece_sizes[tokens].sum()))

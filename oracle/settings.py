@@ -158,10 +158,7 @@ class Logging:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
-    start: str = setting("", "text to complete, or FILE:path; empty starts a new document")
-    prompts_file: str = setting("", 'texts to complete: one a line, or a .jsonl file with a "prompt" in every line')
-    num_samples: int = setting(3, "completions of each text", minimum=1)
+class Drawing:
     max_new_tokens: int = setting(200, "tokens per completion", minimum=1)
     temperature: float = setting(0.8, "0 always takes the most likely token", minimum=0, maximum=100)
     top_k: int = setting(0, "only the k most likely tokens; 0 keeps all", minimum=0)
@@ -170,11 +167,18 @@ class Sampling:
     repetition_penalty: float = setting(1.0, "makes tokens that were there less likely", above=0, maximum=10)
     no_repeat_ngram: int = setting(0, "no n tokens in a row twice; 0 allows it", minimum=0)
     stop: tuple[str, ...] = setting((), "texts before which a completion ends")
-    num_beams: int = setting(0, "search for the likeliest texts with so many beams instead of drawing", minimum=0)
-    length_penalty: float = setting(1.0, "of the beams: 0 favours short texts, more than 1 long ones", minimum=0)
     checkpoint: str = setting(
         "best", "which weights: the lowest validation loss, or the newest", choices=("best", "last")
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    start: str = setting("", "text to complete, or FILE:path; empty starts a new document")
+    prompts_file: str = setting("", 'texts to complete: one a line, or a .jsonl file with a "prompt" in every line')
+    num_samples: int = setting(3, "completions of each text", minimum=1)
+    num_beams: int = setting(0, "search for the likeliest texts with so many beams instead of drawing", minimum=0)
+    length_penalty: float = setting(1.0, "of the beams: 0 favours short texts, more than 1 long ones", minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,12 +190,33 @@ class Showing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Run, Corpus, Tokenizer, Model, Training, Device, Speed, Logging, Sampling, Showing):
+class Evaluation:
+    text: tuple[str, ...] = setting(
+        (), "texts to score: a text file, a corpus.jsonl or a folder of either; write it several times for several"
+    )
+    stride: int = setting(
+        0, "tokens from one scoring window to the next; less shows the model more context; 0 is half of it", minimum=0
+    )
+    eval_tokens: int = setting(
+        0, "score about so many tokens of each text, in whole documents evenly chosen; 0 scores all", minimum=0
+    )
+    language: str = setting("", "of probes and samples, such as el; empty goes by the validation text")
+    probes: str = setting("", "a file of minimal pairs and cloze items; empty takes those of the language")
+    questions: str = setting("", "a .jsonl file of questions and facts, put to a model that was taught to answer")
+    eval_samples: int = setting(
+        24, "texts written from nothing, measured for repetition and verbatim copies; 0 writes none", minimum=0
+    )
+    out: str = setting("", "folder for evaluation.json and evaluation.md; empty takes the first run's directory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Run, Corpus, Tokenizer, Model, Training, Device, Speed, Logging, Drawing, Sampling, Showing, Evaluation):
     """One run through every stage, flat: `config.learning_rate`."""
 
 
 SCRIPTS: dict[str, tuple[type, ...]] = {
     "prepare.py": (Run, Corpus, Tokenizer),
     "train.py": (Run, Model, Training, Device, Speed, Logging),
-    "sample.py": (Run, Device, Sampling, Showing),
+    "sample.py": (Run, Device, Drawing, Sampling, Showing),
+    "evaluate.py": (Run, Device, Drawing, Evaluation),
 }
