@@ -35,6 +35,7 @@ from oracle.versions import versions
 FORMAT = 1
 FOLDER, POINTERS, STATE = "checkpoints", "pointers.json", "state.json"
 WEIGHTS, OPTIMIZER, TOKENIZER = "model.safetensors", "optimizer.safetensors", "tokenizer.model"
+CHAT_TEMPLATE = "chat_template.jinja"
 
 
 @dataclass
@@ -175,6 +176,12 @@ class Checkpoint:
     @property
     def tokenizer(self) -> Path:
         return self.path / TOKENIZER
+
+    @property
+    def chat_template(self) -> Path | None:
+        """The file that says how conversations are rendered, in a checkpoint of a model that was taught to answer."""
+        path = self.path / CHAT_TEMPLATE
+        return path if path.exists() else None
 
     def config(self) -> dict[str, Any]:
         return read_json(self.path / "config.json")

@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 
+from oracle.chat import Template
 from oracle.checkpoint import Checkpoint, RunDirectory
 from oracle.cli import UserError
 from oracle.config import from_dict
@@ -106,8 +107,11 @@ class _Slot:
 class Engine:
     """A network with its tokenizer, serving requests. Not thread-safe: one thread owns it."""
 
-    def __init__(self, network: Network, tokenizer: Tokenizer, name: str = "") -> None:
+    def __init__(
+        self, network: Network, tokenizer: Tokenizer, name: str = "", template: Template | None = None
+    ) -> None:
         self.network, self.tokenizer, self.name = network, tokenizer, name
+        self.template = template  # of a model that was taught to answer
         self.block_size = network.config.block_size
         self._slots = [_Slot() for _ in range(network.slots)]
         self._waiting: deque[Generation] = deque()
@@ -252,4 +256,5 @@ def open_engine(
     tokenizer = Tokenizer(checkpoint.tokenizer)
     shape = model_shape(from_dict(checkpoint.config(), str(checkpoint.path)), tokenizer.vocab_size)
     parts = load_parts(checkpoint, shape, dtype, torch.device(device))
-    return Engine(CachedGPT(shape, parts, slots), tokenizer, name=Path(place).resolve().name)
+    template = Template(tokenizer) if checkpoint.chat_template else None
+    return Engine(CachedGPT(shape, parts, slots), tokenizer, Path(place).resolve().name, template)

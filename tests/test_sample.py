@@ -1,5 +1,6 @@
 """sample.py: the same text for the same seed, and every silly prompt answered."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -100,6 +101,72 @@ def test_damaged_json_is_one_sentence(run, tmp_path, name):
 
 def test_prompt_ids_start_with_beginning_of_text(tokenizer):
     assert prompt_ids(tokenizer, "<s>")[0] == BOS and prompt_ids(tokenizer, "<s>").count(BOS) == 1
+
+
+def test_many_prompts_are_answered_in_order_whatever_the_batch(run, capsys, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("Το λιμάνι\n\nΗ γέφυρα\n", encoding="utf-8")
+    out = output(capsys, str(run), f"--prompts_file={prompts}", "--num_samples=6", "--max_new_tokens=9")
+    texts = out.split("\n" + "-" * 20 + "\n")[:-1]
+    assert [t.startswith("Το λιμάνι") for t in texts] == [True] * 6 + [False] * 6
+    alone = output(capsys, str(run), "--start=Η γέφυρα", "--num_samples=6", "--max_new_tokens=9")
+    assert texts[6:] == alone.split("\n" + "-" * 20 + "\n")[:-1]
+
+
+def test_json_has_tokens_and_log_probabilities(run, capsys, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "Το λιμάνι"}\n{"prompt": ""}\n', encoding="utf-8")
+    capsys.readouterr()
+    sample.main(
+        [str(run), f"--prompts_file={prompts}", "--json", "--num_samples=1", "--max_new_tokens=5", "--logprobs=2"]
+    )
+    out, err = capsys.readouterr()
+    first, second = map(json.loads, out.splitlines())
+    assert first["prompt"] == "Το λιμάνι" and second["prompt"] == "" and first["finish_reason"] in ("length", "stop")
+    assert len(first["tokens"]) <= 5 and all(len(t["top"]) == 2 and t["logprob"] <= 0 for t in first["tokens"])
+    assert "".join(t["text"] for t in first["tokens"]).replace("\ufffd", "") in first["text"]
+    assert "tokens/s" in err and "GB/s" in err
+
+
+def test_beams(run, capsys):
+    args = (str(run), "--start=Το λιμάνι", "--max_new_tokens=6", "--num_samples=2", "--num_beams=4")
+    out = output(capsys, *args)
+    scores = [float(line.split()[1]) for line in out.splitlines() if line.startswith("-" * 20)]
+    assert len(scores) == 2 and scores[0] >= scores[1]
+    first = json.loads(output(capsys, *args, "--json").splitlines()[0])
+    assert first["score"] == pytest.approx(scores[0], abs=1e-3) and out.startswith(first["prompt"] + first["text"])
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--prompts_file=none.txt"], "no such file"),
+        (["--temperature=-1"], "temperature"),
+        (["--num_beams=2", "--num_samples=3"], "raise num_beams"),
+        (["--chat", "--start=Το"], "chat=True is a conversation"),
+        (["--chat"], "base model, which continues texts"),
+        (["--num_beams=2", "--num_samples=1", "--max_new_tokens=100"], "stays within the context"),
+    ],
+)
+def test_what_cannot_be_is_said(run, args, message):
+    with pytest.raises(UserError, match=message):
+        sample.main([str(run), *args])
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_a_prompts_file_without_text(run, tmp_path, content):
+    path = tmp_path / "empty.txt"
+    path.write_text(content)
+    with pytest.raises(UserError, match="holds no text"):
+        sample.main([str(run), f"--prompts_file={path}"])
+
+
+@pytest.mark.parametrize("line", ["{", '{"text": "a"}', '{"prompt": 3}', "[]"])
+def test_a_damaged_line_of_prompts_is_named(run, tmp_path, line):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "Το"}\n' + line + "\n")
+    with pytest.raises(UserError, match='line 2: no text under "prompt"'):
+        sample.main([str(run), f"--prompts_file={path}"])
 
 
 def test_a_pipe_that_closes_early_is_no_error(run):

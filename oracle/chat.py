@@ -1,0 +1,100 @@
+"""Conversations as tokens: one template, rendered id by id, so that no text can forge a role.
+
+    <s><|system|>…<|end|><|user|>…<|end|><|assistant|>…<|end|>
+
+The roles and the end of a turn are control symbols of the tokenizer. Text is encoded apart from them and cannot
+contain them: a user who types `<|assistant|>` gets those characters.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from oracle.tokenizer import Tokenizer
+
+Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+
+ROLES = ("system", "user", "assistant")
+END = "<|end|>"
+
+# The same template for programs that render text. They may let text forge a role, which is why it is not used here.
+# The generation marks are what transformers derives the mask of answers from.
+JINJA = (
+    "{{- bos_token -}}"
+    "{%- for message in messages -%}"
+    "{{- '<|' + message['role'] + '|>' -}}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{%- generation -%}{{- message['content'] + '<|end|>' -}}{%- endgeneration -%}"
+    "{%- else -%}{{- message['content'] + '<|end|>' -}}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
+)
+
+
+class Rendered(NamedTuple):
+    """A conversation's ids, and which of them a model learns to say: the assistant's words and the end of its turns."""
+
+    ids: list[int]
+    mask: list[bool]
+
+
+class Template:
+    """The template over one tokenizer. Raises UserError if the tokenizer has no such control symbols."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._roles = {role: tokenizer.chat_id(f"<|{role}|>") for role in ROLES}
+        self._end = tokenizer.chat_id(END)
+        self.stop_tokens: tuple[int, ...] = (self._end, tokenizer.eos)
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        """All of a conversation, as it is trained on."""
+        ids, mask = [self.tokenizer.bos], [False]
+        for message in messages:
+            said = self._said(message)
+            ids += said
+            mask += [False] + [message["role"] == "assistant"] * (len(said) - 1)
+        return Rendered(ids, mask)
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """A conversation and the assistant's turn begun: what an answer continues."""
+        return [*self.render(messages).ids, self._roles["assistant"]]
+
+    def trimmed(self, messages: Sequence[Message], limit: int) -> tuple[list[int], int]:
+        """A prompt of at most `limit` ids, and how many messages were left out for it.
+
+        The oldest turns go first; the system's message and the last user's stay. Should these alone be too long, the
+        last one keeps its end, and then counts as left out if nothing of it is.
+        """
+        head = [m for m in messages[:1] if m["role"] == "system"]
+        rest = list(messages[len(head) :])
+        dropped = 0
+        while len(prompt := self.prompt([*head, *rest])) > limit and len(rest) > 1:
+            # An answer never stands first: it goes with its question.
+            gone = 2 if len(rest) > 2 and rest[1]["role"] == "assistant" else 1
+            rest, dropped = rest[gone:], dropped + gone
+        if len(prompt) > limit:
+            prompt = self._cut(head, rest[-1], limit)
+        return prompt, dropped
+
+    def _cut(self, head: list[Message], last: Message, limit: int) -> list[int]:
+        """The last message's end after the system's message, or without it where that is too long itself."""
+        before, said = self.render(head).ids, self._said(last)
+        if len(before) + 3 >= limit:
+            before = [self.tokenizer.bos]
+        room = max(0, limit - len(before) - 3)  # role, end of turn, the assistant's role
+        words = said[1:-1][len(said) - 2 - room :] if room < len(said) - 2 else said[1:-1]
+        return [*before, said[0], *words, self._end, self._roles["assistant"]]
+
+    def parse(self, ids: Sequence[int]) -> list[Message]:
+        """The messages that `ids` render, an unfinished last one included; text before the first role is left out."""
+        roles = {token: role for role, token in self._roles.items()}
+        messages: list[tuple[str, list[int]]] = []
+        for token in ids:
+            if token in roles:
+                messages.append((roles[token], []))
+            elif messages:
+                messages[-1][1].append(token)  # control ids decode to nothing
+        return [{"role": role, "content": self.tokenizer.decode(said)} for role, said in messages]
+
+    def _said(self, message: Message) -> list[int]:
+        return [self._roles[message["role"]], *self.tokenizer.encode(message["content"]), self._end]
