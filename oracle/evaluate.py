@@ -115,12 +115,16 @@ def figures(nats: float, n_targets: int, n_bytes: int) -> dict[str, float]:
     return {"loss": loss, "bpb": nats / math.log(2) / n_bytes, "perplexity": math.exp(min(loss, 50))}
 
 
-def some_of(documents: Split, n_tokens: int, tokenizer: Tokenizer) -> Documents:
-    """About `n_tokens` of a split in whole documents, evenly chosen; all of it if it has no more, or `n_tokens` is 0."""
-    if not n_tokens or documents.tokens <= n_tokens:
-        return documents
-    every = math.ceil(documents.tokens / n_tokens)
-    chosen = [documents.document(number) for number in range(0, len(documents), every)]
+def some_of(split: Split, n_tokens: int, tokenizer: Tokenizer) -> Documents:
+    """Whole documents of a split, drawn by chance until they have `n_tokens`; all of it if `n_tokens` is 0.
+
+    The draw is the same every time, so that all models are measured on the same documents.
+    """
+    if not n_tokens or split.tokens <= n_tokens:
+        return split
+    drawn = np.random.default_rng(0).permutation(len(split))
+    enough = int(np.searchsorted(np.cumsum(split.lengths[drawn]), n_tokens)) + 1
+    chosen = [split.document(number) for number in sorted(drawn[:enough])]
     piece_sizes = np.array([len(piece) for piece in tokenizer.piece_bytes])
     tokens = np.concatenate(chosen)
     return Encoded(tokens, np.array([len(d) for d in chosen], dtype=np.int64), int(piece_sizes[tokens].sum()))

@@ -53,7 +53,8 @@ def _joined(texts: Sequence[Sequence[int]]) -> tuple[Array, Array]:
 
 def _hashes(tokens: Array) -> Array:
     """A 64-bit hash of every run of SEED tokens: of pairs, of pairs of pairs, …"""
-    hashes, width, base = tokens.astype(np.uint64), 1, _BASE
+    hashes: Array = tokens.astype(np.uint64)
+    width, base = 1, _BASE
     while width < SEED:
         hashes = hashes[:-width] * base + hashes[width:]
         width, base = 2 * width, base * base
@@ -66,14 +67,15 @@ def _candidates(text: Array, corpus: Array) -> Iterator[tuple[Array, Array]]:
     order = np.argsort(hashes, kind="stable")
     values = hashes[order]
     shift = np.uint64(64 - FILTER_BITS)
-    known = np.zeros(1 << FILTER_BITS, dtype=bool)
+    known: Array = np.zeros(1 << FILTER_BITS, dtype=bool)
     known[values >> shift] = True
     for first in range(0, max(0, len(corpus) - SEED + 1), CHUNK):
         found = _hashes(corpus[first : first + CHUNK + SEED - 1])
         places = np.flatnonzero(known[found >> shift])  # most of the corpus falls through here
         wanted = found[places]
-        low, high = (np.searchsorted(values, wanted, side=side) for side in ("left", "right"))
-        places, low, counts = places[high > low] + first, low[high > low], (high - low)[high > low]
+        low, high = (np.asarray(np.searchsorted(values, wanted, side=side)) for side in ("left", "right"))
+        counts = high - low
+        places, low, counts = places[counts > 0] + first, low[counts > 0], counts[counts > 0]
         ends = np.cumsum(counts)
         begin = 0
         while begin < len(places):  # one very common run may have very many partners
@@ -91,7 +93,7 @@ def _follow(places: Array, queries: Array, text: Array, starts: Array, corpus: A
     before = (places > 0) & (queries > 0) & (corpus[places - 1] == text[queries - 1])
     places, queries = places[~before], queries[~before]
     alive, length = np.arange(len(places)), 0
-    lengths = np.zeros(len(places), dtype=np.int64)
+    lengths: Array = np.zeros(len(places), dtype=np.int64)
     while len(alive):
         ahead = places[alive] + length
         inside = ahead < len(corpus)

@@ -45,14 +45,18 @@ def probe_file(language: str) -> Path:
     path = FOLDER / f"{language}.jsonl"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.jsonl")))
-        raise UsageError(f"language {language!r} has no probes; there are some for {known}, or name a file with --probes")
+        raise UsageError(
+            f"language {language!r} has no probes; there are some for {known}, or name a file with --probes"
+        )
     return path
 
 
 def read_probes(path: Path) -> list[Probe]:
     """The probes of a file. Raises UserError naming the line that is none, and for an empty file."""
     if not path.is_file():
-        raise UserError(f'{path}: no such file of probes; it has lines such as {{"kind": "…", "good": "…", "bad": "…"}}')
+        raise UserError(
+            f'{path}: no such file of probes; it has lines such as {{"kind": "…", "good": "…", "bad": "…"}}'
+        )
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -70,7 +74,9 @@ def _probe(line: str, where: str) -> Probe:
         raise UserError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
     sentences = _sentences(row if isinstance(row, dict) else {})
     if not sentences or not isinstance(row.get("kind"), str) or not all(isinstance(s, str) and s for s in sentences):
-        raise UserError(f'{where}: not a probe; it needs "kind", and "good" and "bad" or "text" with {GAP} and "choices"')
+        raise UserError(
+            f'{where}: not a probe; it needs "kind", and "good" and "bad" or "text" with {GAP} and "choices"'
+        )
     if len(set(sentences)) < max(2, len(sentences)):
         raise UserError(f"{where}: its sentences must all be different")
     return Probe(row["kind"], tuple(map(normalize, sentences)))

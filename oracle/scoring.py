@@ -22,7 +22,7 @@ class Scorer(torch.nn.Module):
     def __init__(self, engine: Engine) -> None:
         super().__init__()
         engine.forget()
-        self.network = engine.network
+        self.network, self.name = engine.network, engine.name
 
     def forward(self, idx: torch.Tensor, targets: torch.Tensor, reduction: str = "sum") -> torch.Tensor:
         """Cross-entropy in nats, summed, of `targets` (B, T) after `idx` (B, T); targets equal to IGNORE do not count."""
@@ -44,7 +44,7 @@ class Scorer(torch.nn.Module):
             spans = [Span(slot, 0, len(text)) for slot, text in enumerate(group)]
             logits = self.network.forward(torch.cat(list(group)), spans, every=True)
             if logits.isnan().any():
-                raise UserError(RUINED)
+                raise UserError(f"{self.name}: {RUINED}")
             wanted = torch.cat(list(targets[first:last])).to(logits.device)
             nats = F.cross_entropy(logits, wanted, ignore_index=IGNORE, reduction="none").double()
             losses += nats.split([s.count for s in spans])

@@ -198,7 +198,9 @@ class Evaluation:
         0, "tokens from one scoring window to the next; less shows the model more context; 0 is half of it", minimum=0
     )
     eval_tokens: int = setting(
-        0, "score about so many tokens of each text, in whole documents evenly chosen; 0 scores all", minimum=0
+        0,
+        "score about so many tokens of the run's own texts, in whole documents drawn by chance; 0 scores all",
+        minimum=0,
     )
     language: str = setting("", "of probes and samples, such as el; empty goes by the validation text")
     probes: str = setting("", "a file of minimal pairs and cloze items; empty takes those of the language")
