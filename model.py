@@ -37,14 +37,14 @@ class SelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         B, T, C = x.shape
         # split, not one 5-d permute: its backward is a single concatenation
         q, k, v = (
             p.view(B, T, self.n_head, -1).transpose(1, 2) for p in self.c_attn(x).split(C, dim=2)
         )  # B, H, T, C/H
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None)
         y = y.transpose(1, 2).reshape(B, T, C)
         return self.resid_dropout(self.c_proj(y))
 
@@ -68,8 +68,8 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.attn(self.ln_1(x))
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        x = x + self.attn(self.ln_1(x), mask)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -98,19 +98,29 @@ class GPT(nn.Module):
                 residual = name.endswith("c_proj.weight")
                 nn.init.normal_(p, std=0.02 / math.sqrt(2 * self.config.n_layer) if residual else 0.02)
 
-    def forward(self, idx: torch.Tensor, targets: torch.Tensor | None = None, reduction: str = "mean") -> torch.Tensor:
+    def forward(
+        self,
+        idx: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        places: torch.Tensor | None = None,
+        *,
+        reduction: str = "mean",
+    ) -> torch.Tensor:
         """Logits (B, T, V) for `idx` (B, T); with `targets` (B, T) their cross-entropy in nats instead.
 
         Targets equal to IGNORE do not count. `reduction` is "mean" over those that do, "sum", or "none" (B*T),
-        which is never chunked.
+        which is never chunked. `places` (B, T) are the tokens' positions where a row holds several texts: each begins
+        at 0, and none sees another.
         Raises ValueError for an `idx` longer than the context.
         """
         _, T = idx.shape
         if self.config.block_size < T:
             raise ValueError(f"{T} tokens given, the context holds {self.config.block_size}: crop to the last ones")
-        x = self.drop(self.wte(idx) + self.wpe.weight[:T])  # B, T, C
+        positions = self.wpe.weight[:T] if places is None else self.wpe(places)
+        mask = None if places is None else separate(places)
+        x = self.drop(self.wte(idx) + positions)  # B, T, C
         for block in self.h:
-            x = block(x)
+            x = block(x, mask)
         x = self.ln_f(x)
         if targets is not None and self.loss_chunks > 1 and reduction != "none":
             total = chunked_cross_entropy(x.flatten(0, 1), self.wte.weight, targets.flatten(), self.loss_chunks, IGNORE)
@@ -122,6 +132,12 @@ class GPT(nn.Module):
         return F.cross_entropy(
             logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction=reduction
         )
+
+
+def separate(places: torch.Tensor) -> torch.Tensor:
+    """Who sees whom (B, 1, T, T) where each text in a row (B, T) begins at place 0: the past of one's own text."""
+    text = (places == 0).cumsum(1)
+    return (text[:, :, None] == text[:, None, :]).tril()[:, None]
 
 
 @functools.cache

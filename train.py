@@ -5,7 +5,7 @@
     python train.py config/rizospastis.py --init_from=resume
     torchrun --nproc_per_node=8 train.py config/rizospastis.py
 
-The loop is `fit`, the only one in this repository.
+The loop is `fit`, the only one in this repository; the fine-tunes give `train` another stage.
 """
 
 import math
@@ -23,37 +23,33 @@ from oracle import cli
 from oracle.checkpoint import Checkpoint, Progress, RunDirectory
 from oracle.config import load, to_json, without_effect
 from oracle.dist import ALONE, World, gradient_sync, joined, leave, parallel, shard, whole
-from oracle.engine import Uncached, cached
-from oracle.evaluate import Validation
 from oracle.files import write_text
-from oracle.generate import Engine, prompt_ids
 from oracle.hardware import attention, autocast, compiled, device_name, machine, setup
 from oracle.health import Health, describe, give_up
-from oracle.loader import Batch, Batches, PretrainingBatches, Windows
+from oracle.loader import Batch, Batches
 from oracle.logbook import Logbook, short
 from oracle.memory import measurement, naming_what_fits, settled
 from oracle.meter import Meter
 from oracle.optim import learning_rate, make_optimizer
 from oracle.plan import Plan, dry_run, make_plan, resolved
-from oracle.report import baselines_of, draw
+from oracle.pretraining import Pretraining
+from oracle.report import draw
 from oracle.resume import changes, find_checkpoint, resume_command, same_steps
-from oracle.sampling import SamplingParams
 from oracle.settings import Config
-from oracle.shards import Prepared
 from oracle.signals import SAVE, STOP, listening
-from oracle.tokenizer import Tokenizer
+from oracle.stage import Place, Stage
 
-Outcome = Literal["finished", "stopped", "no better"]
+Outcome = Literal["finished", "stopped", "no better", "ended"]
 
 
 @dataclass
 class Job:
-    """Everything `fit` needs; a fine-tune fills it differently."""
+    """Everything `fit` needs; each stage fills it differently."""
 
     config: Config
     plan: Plan
     model: GPT
-    forward: torch.nn.Module  # the model, perhaps compiled, perhaps in parallel
+    forward: torch.nn.Module  # the loss of a micro-batch: the model itself, perhaps wrapped, compiled, in parallel
     optimizer: torch.optim.Optimizer
     batches: Batches
     evaluate: Callable[[], dict[str, float]]  # with "val_loss", which decides what is best
@@ -65,6 +61,9 @@ class Job:
     scaler: torch.amp.GradScaler
     health: Health
     world: World = ALONE
+    measures: Callable[[], dict[str, float]] = dict  # what else a log line tells of its steps
+    verdict: Callable[[dict[str, float]], str] = lambda figures: ""  # why an evaluation's figures end the run
+    samples_with_evaluations: bool = False
 
 
 def main(argv: Sequence[str]) -> None:
@@ -74,34 +73,30 @@ def main(argv: Sequence[str]) -> None:
     if call.dry_run:
         print(dry_run(call.config))
     else:
-        train(call.config, argv)
+        train(Pretraining, call.config, argv)
 
 
-def train(config: Config, argv: Sequence[str]) -> None:
-    """Pretraining from the settings: read the data, build or resume the model, run the loop, draw the curves."""
+def train(make_stage: Callable[[Config, World], Stage], config: Config, argv: Sequence[str]) -> None:
+    """One run of any stage: read the data, build or resume the model, run the loop, draw the curves."""
     world = World.from_environment()
     device, dtype = setup(config, world.local_rank)
+    place = Place(device, dtype, world)
     heads = (config.n_head, config.block_size, config.n_embd // config.n_head)
     with joined(world, device), attention(config.attention, heads, config.dropout, device, dtype) as kernel:
-        data = Prepared(config.data_dir)
-        tokenizer = Tokenizer(data.tokenizer_path)
-        identity = {"data": data.sha256, "tokenizer": tokenizer.sha256}
+        stage = make_stage(config, world)
         run = RunDirectory(config.out_dir, config.keep_interval, world)
-        checkpoint = find_checkpoint(run, config, identity)
-        config, plan, model = build(config, checkpoint, tokenizer, data, world, device, dtype)
+        checkpoint = find_checkpoint(run, config, stage.identity)
+        config, plan, model = build(config, checkpoint, stage, place)
         optimizer = make_optimizer(model, config)
-        cast = autocast(device, dtype)
-        windows = Windows(data.train, config.block_size, config.seed)
-        batches = PretrainingBatches(windows, plan.sequences_per_step, config.batch_size, device, world)
+        batches = stage.batches(plan, config.batch_size, place)
         scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         health = Health(config, device, scaled=scaler.is_enabled())
-        validation = Validation(data.val, config.block_size, config.batch_size, device, world)
-        measure = None if config.fsdp else measurement(model, cast, device)
+        loss = stage.loss(model)
+        measure = None if config.fsdp else measurement(model, place.cast, device)
         with naming_what_fits(config.batch_size, plan.sequences_per_step // world.size, measure):
-            forward: torch.nn.Module = model
             if config.compile:
-                forward = compiled(
-                    model, lambda candidate: probe(candidate, batches.step(0), cast), fullgraph=not config.fsdp
+                loss = compiled(
+                    loss, lambda candidate: probe(candidate, batches.step(0), place.cast), fullgraph=not config.fsdp
                 )
             progress = restore(checkpoint, model, optimizer, scaler, health, config, world)
             if world.main:
@@ -112,42 +107,44 @@ def train(config: Config, argv: Sequence[str]) -> None:
                 write_text(run.path / "config.json", to_json(config))
             logbook.note({"step": progress.step, "machine": machine(device, dtype, world.size) | {"attention": kernel}})
             job = Job(
-                config, plan, model, parallel(forward, world, device, config.fsdp), optimizer, batches,
-                evaluate=lambda: validation(forward, cast),
-                sample=lambda step: complete_prompts(model, tokenizer, config, cast, logbook, step),
+                config, plan, model, parallel(loss, world, device, config.fsdp), optimizer, batches,
+                evaluate=stage.evaluator(model, loss, config.batch_size, place),
+                sample=lambda step: stage.sample(model, place, logbook, step),
                 save=lambda state: run.save(
-                    state, model, optimizer, config, tokenizer.path, identity, loop_tensors(scaler, health)
+                    state, model, optimizer, config, stage.tokenizer.path, stage.identity, loop_tensors(scaler, health),
+                    stage.files,
                 ),
                 run=run, device=device, dtype=dtype, scaler=scaler, health=health, world=world,
+                measures=stage.measures, verdict=stage.verdict, samples_with_evaluations=stage.samples_with_evaluations,
             )  # fmt: skip
-            logbook.say(opening(job, data, kernel))
+            logbook.say(opening(job, stage, kernel))
             try:
                 outcome = fit(job, progress, logbook)
             finally:
                 logbook.close()
     if world.main:
-        print(farewell(outcome, progress, job, data, resume_command(argv, world)))
+        print(farewell(outcome, progress, job, stage, resume_command(stage.script, argv, world)))
     leave(world)
 
 
-def build(
-    config: Config, checkpoint: Checkpoint | None, tokenizer: Tokenizer, data: Prepared,
-    world: World, device: torch.device, dtype: torch.dtype,
-) -> tuple[Config, Plan, GPT]:  # fmt: skip
-    """Settings with nothing left open, what follows from them, and the fresh model on its device."""
+def build(config: Config, checkpoint: Checkpoint | None, stage: Stage, place: Place) -> tuple[Config, Plan, GPT]:
+    """Settings with nothing left open, what follows from them, and the model on its device, as a fresh run has it."""
+    world = place.world
     if checkpoint:
         config = same_steps(config, checkpoint)
-    plan = make_plan(config, tokenizer.vocab_size, data.train.tokens, world.size)
+    plan = make_plan(config, stage.tokenizer.vocab_size, stage.epoch_tokens, world.size)
     torch.manual_seed(config.seed)
     model = GPT(plan.model)
-    config = settled(config, model, plan.sequences_per_step // world.size, device, dtype, world)
-    plan = make_plan(config, tokenizer.vocab_size, data.train.tokens, world.size)
+    if not checkpoint:
+        stage.weights(model)
+    config = settled(config, model, plan.sequences_per_step // world.size, place.device, place.dtype, world)
+    plan = make_plan(config, stage.tokenizer.vocab_size, stage.epoch_tokens, world.size)
     config = resolved(config, plan)
     for note in changes(config, checkpoint) if checkpoint else ():
         print(f"note: {note}")
     if config.fsdp:
-        shard(model, model.h, world, device)
-    return config, plan, model.to(device)
+        shard(model, model.h, world, place.device)
+    return config, plan, model.to(place.device)
 
 
 def restore(
@@ -178,33 +175,30 @@ def loop_tensors(scaler: torch.amp.GradScaler, health: Health) -> dict[str, torc
 
 def probe(candidate: torch.nn.Module, batch: Batch, cast: Callable) -> None:
     """One forward and backward pass of the real shape, so that a compiler that fails does so before anything starts."""
-    x, y = batch.micro_batches[0]
     with cast():
-        loss = candidate(x, y, reduction="sum")
+        loss = candidate(*batch.micro_batches[0], reduction="sum")
     loss.backward()
     candidate.zero_grad(set_to_none=True)
 
 
-def opening(job: Job, data: Prepared, attention_kernel: str) -> str:
+def opening(job: Job, stage: Stage, attention_kernel: str) -> str:
     size = sum(p.numel() for p in job.model.parameters())
-    bits = ", ".join(f"{name} {value:.3f}" for name, value in baselines_of(data.manifest).items())
+    bits = ", ".join(f"{name} {value:.3f}" for name, value in stage.baselines.items())
     ranks = f" on each of {job.world.size} ranks" if job.world.size > 1 else ""
     return (
         f"{short(size)} parameters on {device_name(job.device)} in {str(job.dtype).removeprefix('torch.')},"
-        f" attention by the {attention_kernel} kernel;"
-        f" {data.train.tokens:,} training tokens, {data.val.tokens:,} validation tokens\n"
+        f" attention by the {attention_kernel} kernel; {stage.about()}\n"
         f"{job.plan.max_iters:,} steps of {job.plan.tokens_per_step:,} tokens"
-        f" ({job.plan.micro_batches} micro-batches of {job.config.batch_size}{ranks}) = {job.plan.epochs:.2f} epochs\n"
-        f"to beat, in bits per byte: {bits}"
-    )
+        f" ({job.plan.micro_batches} micro-batches of {job.config.batch_size}{ranks}) = {job.plan.epochs:.2f} epochs"
+    ) + (f"\nto beat, in bits per byte: {bits}" if bits else "")
 
 
-def farewell(outcome: Outcome, progress: Progress, job: Job, data: Prepared, command: str) -> str:
+def farewell(outcome: Outcome, progress: Progress, job: Job, stage: Stage, command: str) -> str:
     if outcome == "stopped":
         return f"stopped at step {progress.step:,}, saved; go on with: {command}"
     best = f"best validation loss {progress.best_val_loss:.4f} at step {progress.best_step:,}"
-    curves, following = draw(job.run.path, baselines_of(data.manifest)), f"next: python sample.py {job.run.path}"
-    if outcome == "finished":
+    curves, following = draw(job.run.path, stage.baselines), f"next: {stage.following(job.run.path)}"
+    if outcome in ("finished", "ended"):
         return f"done: {best}; {curves}\n{following}"
     return (
         f"done: {job.config.patience} evaluations brought no improvement; {best}; {curves}\n{following}\n"
@@ -213,7 +207,8 @@ def farewell(outcome: Outcome, progress: Progress, job: Job, data: Prepared, com
 
 
 def fit(job: Job, progress: Progress, logbook: Logbook) -> Outcome:
-    """THE training loop, to `max_iters` ("finished"), until asked to stop, or until validation is no better.
+    """THE training loop, to `max_iters` ("finished"), until asked to stop, until validation is no better, or until
+    the stage's verdict on an evaluation ends it.
 
     Every one of these leaves a checkpoint. Raises UserError for sick steps that the settings do not tolerate.
     """
@@ -229,8 +224,8 @@ def fit(job: Job, progress: Progress, logbook: Logbook) -> Outcome:
             if asked == STOP:
                 save(job, progress, logbook, meter, must=True)
                 return "stopped"
-            if housekeeping(job, progress, logbook, meter, asked == SAVE):
-                return "no better"
+            if outcome := housekeeping(job, progress, logbook, meter, asked == SAVE):
+                return outcome
             if step >= last:
                 return "finished"
 
@@ -239,12 +234,12 @@ def fit(job: Job, progress: Progress, logbook: Logbook) -> Outcome:
                 group["lr"] = rate
             batch = job.batches.step(step)
             loss = torch.zeros((), device=job.device)
-            for number, (x, y) in enumerate(batch.micro_batches, start=1):
+            for number, micro_batch in enumerate(batch.micro_batches, start=1):
                 with gradient_sync(job.forward, job.model, last=number == len(batch.micro_batches)):
                     with cast():
                         # The sum over this micro-batch, divided by the targets of the whole step: however the step is
                         # cut into micro-batches, every token weighs the same. Ranks are averaged, hence their number.
-                        part = job.forward(x, y, reduction="sum") * world.size / batch.n_targets
+                        part = job.forward(*micro_batch, reduction="sum") * world.size / batch.n_targets
                     job.scaler.scale(part).backward()
                 loss += part.detach()
             job.scaler.unscale_(job.optimizer)
@@ -258,7 +253,7 @@ def fit(job: Job, progress: Progress, logbook: Logbook) -> Outcome:
             meter.count(loss)
             if progress.step % config.log_interval == 0 or progress.step == last:
                 look_after(job, logbook)
-                meter.log(logbook, progress.step, rate, norm)
+                meter.log(logbook, progress.step, rate, norm, job.measures())
             logbook.advance(progress.step)
 
 
@@ -276,25 +271,27 @@ def look_after(job: Job, logbook: Logbook) -> None:
             raise give_up(sentence, job.config, job.health.hopeless)
 
 
-def housekeeping(job: Job, progress: Progress, logbook: Logbook, meter: Meter, save_asked: bool = False) -> bool:
-    """What is due before the next step: save first, then evaluate, then sample. True when patience is at its end."""
+def housekeeping(
+    job: Job, progress: Progress, logbook: Logbook, meter: Meter, save_asked: bool = False
+) -> Outcome | None:
+    """What is due before the next step: save first, then evaluate, then sample. Returns why the run ends here, if it does."""
     config, step = job.config, progress.step
     final = step == job.plan.max_iters
     evaluation_due = step % config.eval_interval == 0 or final
-    sampling_due = bool(config.sample_prompts) and (step in config.sample_iters or final)
+    sampling_step = step in config.sample_iters or final or (job.samples_with_evaluations and evaluation_due)
+    sampling_due = bool(config.sample_prompts) and sampling_step
     intervals = (config.checkpoint_interval or config.eval_interval, config.keep_interval)
     saving_due = step > 0 and (evaluation_due or save_asked or any(n and step % n == 0 for n in intervals))
     if not (evaluation_due or sampling_due or saving_due):
-        return False
+        return None
     saved = save(job, progress, logbook, meter, must=final) if saving_due else None
     if saved and save_asked:
         logbook.say(f"step {step:,} | saved {saved}, as asked")
-    if evaluation_due:
-        evaluate(job, progress, logbook, saved)
+    outcome = evaluate(job, progress, logbook, saved) if evaluation_due else None
     if sampling_due:
         job.sample(step)
     meter.restart()
-    return bool(evaluation_due and config.patience and progress.stale_evaluations >= config.patience)
+    return outcome
 
 
 def save(job: Job, progress: Progress, logbook: Logbook, meter: Meter, must: bool) -> Path | None:
@@ -316,11 +313,12 @@ def save(job: Job, progress: Progress, logbook: Logbook, meter: Meter, must: boo
     return saved
 
 
-def evaluate(job: Job, progress: Progress, logbook: Logbook, saved: Path | None) -> None:
-    """Validate, and point "best" at the checkpoint of this step if it is."""
+def evaluate(job: Job, progress: Progress, logbook: Logbook, saved: Path | None) -> Outcome | None:
+    """Validate, and point "best" at the checkpoint of this step if it is. Returns why the run ends here, if it does."""
     step = progress.step
     figures = job.evaluate()
-    best = figures["val_loss"] < progress.best_val_loss
+    reason = job.verdict(figures)
+    best = figures["val_loss"] < progress.best_val_loss and not reason
     progress.stale_evaluations = 0 if best else progress.stale_evaluations + 1
     if best and saved:
         progress.best_val_loss, progress.best_step = figures["val_loss"], step
@@ -333,29 +331,16 @@ def evaluate(job: Job, progress: Progress, logbook: Logbook, saved: Path | None)
         record |= {"train_loss": recent, "gap": figures["val_loss"] - recent}
         gap = f" | training {recent:.4f}, gap {record['gap']:+.4f}"
     logbook.metrics(record)
+    others = "".join(f", {name} {value:.4f}" for name, value in figures.items() if not name.startswith("val_"))
     logbook.say(
         f"step {step:,} | validation {figures['val_loss']:.4f} nats per token, {figures['val_bpb']:.4f} bits per byte,"
-        f" perplexity {figures['val_perplexity']:,.1f}{' (best)' if best else ''}{gap}"
+        f" perplexity {figures['val_perplexity']:,.1f}{others}{' (best)' if best else ''}{gap}"
         f" | {short(tokens)} tokens, each unique token seen {seen:.2f} times"
     )
-
-
-def complete_prompts(
-    model: GPT, tokenizer: Tokenizer, config: Config, cast: Callable, logbook: Logbook, step: int
-) -> None:
-    """Complete each of the fixed prompts and keep the texts: a run's own diary of what it has learnt."""
-    model.eval()
-    # Weights that are shared out among ranks come together only inside the model's own forward pass.
-    engine = Engine(Uncached(model) if config.fsdp else cached(model), tokenizer)
-    for number, prompt in enumerate(config.sample_prompts):
-        params = SamplingParams(
-            config.max_new_tokens, config.temperature, config.top_k, config.top_p, seed=config.seed + number
-        )
-        with cast():
-            text = "".join(engine.stream(prompt_ids(tokenizer, prompt), params))
-        logbook.sample({"step": step, "prompt": prompt, "text": text})
-        logbook.say(f"step {step:,} | {prompt}>>{text[:160]!r}")
-    model.train()
+    if reason:
+        logbook.say(f"step {step:,} | the run ends here: {reason}")
+        return "ended"
+    return "no better" if job.config.patience and progress.stale_evaluations >= job.config.patience else None
 
 
 if __name__ == "__main__":

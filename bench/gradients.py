@@ -52,9 +52,9 @@ def gradient(variant: Variant, place: str, settings: Sequence[str], text: Text) 
                 raise ValueError("torch.compile does not work here")
             cast = autocast(job.device, job.dtype)
             batch = job.batches.step(0)
-            for x, y in batch.micro_batches:
+            for micro_batch in batch.micro_batches:
                 with cast():
-                    loss = job.forward(x, y, reduction="sum") / batch.n_targets
+                    loss = job.forward(*micro_batch, reduction="sum") / batch.n_targets
                 loss.backward()
     return torch.cat([p.grad.detach().float().cpu().flatten() for p in job.model.parameters() if p.grad is not None])
 

@@ -12,7 +12,6 @@ import torch
 import train
 from bench.fp8 import use_fp8
 from oracle.checkpoint import RunDirectory
-from oracle.dist import ALONE
 from oracle.hardware import attention, autocast, compiled, setup
 from oracle.health import Health
 from oracle.loader import PretrainingBatches, Windows
@@ -20,7 +19,7 @@ from oracle.logbook import Logbook
 from oracle.optim import make_optimizer
 from oracle.settings import Config
 from oracle.shards import MANIFEST, Prepared, Split, token_dtype
-from oracle.tokenizer import Tokenizer
+from oracle.stage import Place, Stage
 
 NEVER = 10**9
 # What a measured run must not do between its steps, or decide for itself.
@@ -46,11 +45,22 @@ class RandomSplit(Split):
 
 @dataclass(frozen=True)
 class Text:
-    """What is trained on, with the attributes of `Prepared` and `Tokenizer` that `train.build` asks for."""
+    """What is trained on, with what `train.build` asks of a stage and of its tokenizer."""
 
     train: Split
     vocab_size: int
     note: str
+
+    @property
+    def tokenizer(self) -> "Text":
+        return self
+
+    @property
+    def epoch_tokens(self) -> int:
+        return self.train.tokens
+
+    def weights(self, model: torch.nn.Module) -> None:
+        """Random ones are as much work."""
 
 
 def text_of(config: Config) -> Text:
@@ -97,9 +107,7 @@ def attending(config: Config) -> AbstractContextManager[str]:
 def make_job(config: Config, text: Text, compile_mode: str = "", linears: str = "plain") -> train.Job:
     """A job that neither evaluates nor saves; `compile_mode` is torch.compile's, "" what train.py takes."""
     device, dtype = setup(config)
-    config, plan, model = train.build(
-        config, None, cast(Tokenizer, text), cast(Prepared, text), ALONE, device, dtype
-    )  # fmt: skip
+    config, plan, model = train.build(config, None, cast(Stage, text), Place(device, dtype))
     if linears == "fp8":
         use_fp8(model)
     cast_ = autocast(device, dtype)

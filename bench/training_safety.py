@@ -49,9 +49,9 @@ def bare(job: train.Job, steps: int) -> float:
         for group in job.optimizer.param_groups:
             group["lr"] = learning_rate(step, job.config, steps)
         batch = job.batches.step(step)
-        for x, y in batch.micro_batches:
+        for micro_batch in batch.micro_batches:
             with cast():
-                loss = job.model(x, y, reduction="sum") / batch.n_targets
+                loss = job.model(*micro_batch, reduction="sum") / batch.n_targets
             loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, job.config.grad_clip or math.inf)
         job.optimizer.step()

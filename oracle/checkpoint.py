@@ -82,8 +82,10 @@ class RunDirectory:
         tokenizer: Path,
         identity: dict[str, str],
         loop: dict[str, torch.Tensor] | None = None,
+        files: dict[str, str] | None = None,
     ) -> Path:
-        """Write a checkpoint and point "last" at it; `loop` holds tensors that `load_optimizer` will return.
+        """Write a checkpoint and point "last" at it; `loop` holds tensors that `load_optimizer` will return, `files`
+        texts to be kept beside the weights.
 
         Raises OSError (full disk, no permission, …) with the previous checkpoint untouched.
         """
@@ -101,7 +103,8 @@ class RunDirectory:
                 _save_tensors(others, temporary / OPTIMIZER)
                 shutil.copyfile(tokenizer, temporary / TOKENIZER)
                 _sync(temporary / TOKENIZER)
-                write_text(temporary / "config.json", to_json(config))
+                for name, text in ({"config.json": to_json(config)} | (files or {})).items():
+                    write_text(temporary / name, text)
                 state = {
                     "format": FORMAT,
                     "progress": vars(progress),

@@ -80,11 +80,11 @@ class Windows:
 
 @dataclass(frozen=True)
 class Batch:
-    """One optimizer step: this rank's micro-batches of (inputs, targets), each (B, T) int64, and the targets that
-    count in all of the step, other ranks' too."""
+    """One optimizer step: this rank's micro-batches, each the arguments of the loss (in pretraining inputs and targets,
+    (B, T) int64), and the targets that count in all of the step, other ranks' too."""
 
-    micro_batches: list[tuple[torch.Tensor, torch.Tensor]]
-    n_targets: int
+    micro_batches: list[tuple[torch.Tensor, ...]]
+    n_targets: float
 
 
 class Batches(Protocol):

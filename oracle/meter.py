@@ -43,7 +43,8 @@ class Meter:
     def epoch(self, step: int) -> float:
         return step * self.plan.tokens_per_step / self.plan.train_tokens
 
-    def log(self, logbook: Logbook, step: int, rate: float, norm: torch.Tensor) -> None:
+    def log(self, logbook: Logbook, step: int, rate: float, norm: torch.Tensor, measures: dict[str, float]) -> None:
+        """One log line, `measures` being what the stage adds to it."""
         total, count = self.pending()  # waits for the device
         elapsed = time.perf_counter() - self.began
         loss = total / count if count else math.nan
@@ -52,7 +53,7 @@ class Meter:
         tokens, last = step * self.plan.tokens_per_step, self.plan.max_iters
         record = {
             "step": step, "lr": rate, "grad_norm": float(norm) if norm.isfinite() else None, "tokens": tokens,
-            "epoch": self.epoch(step), "tokens_per_second": speed, "mfu": mfu,
+            "epoch": self.epoch(step), "tokens_per_second": speed, "mfu": mfu, **measures,
         }  # fmt: skip
         if count:  # none when every step was sick
             record["loss"] = loss
@@ -63,6 +64,7 @@ class Meter:
         logbook.say(
             f"step {step:,}/{last:,} | loss {loss:.4f} | lr {rate:.2e} | norm {float(norm):.2f} | {short(speed)} tokens/s"
             + (f" | MFU {mfu:.1%}" if mfu else "")
+            + "".join(f" | {name} {value:.4g}" for name, value in measures.items())
             + f" | epoch {self.epoch(step):.2f} | {short(tokens)} tokens | ETA {eta}"
         )
         self.losses.zero_()

@@ -17,7 +17,7 @@ NOT_OF_THE_RUN = ("init_from", "max_minutes")  # of this process only
 def find_checkpoint(run: RunDirectory, config: Config, identity: dict[str, str]) -> Checkpoint | None:
     """The checkpoint to resume, or None for a fresh run. Raises UserError rather than overwrite or mix runs."""
     existing = run.pointers().get("last")
-    if config.init_from == "scratch":
+    if config.init_from != "resume":
         if existing:
             raise UserError(
                 f"{run.path}: holds a run at {existing}: go on with --init_from=resume,"
@@ -67,8 +67,8 @@ def changes(config: Config, checkpoint: Checkpoint) -> list[str]:
     return notes
 
 
-def resume_command(argv: Sequence[str], world: World) -> str:
-    """The shell command that goes on with the run that `argv` started."""
+def resume_command(script: str, argv: Sequence[str], world: World) -> str:
+    """The shell command that goes on with the run that `script` started with `argv`."""
     start = ["python"] if world.size == 1 else ["torchrun", f"--nproc_per_node={world.size}"]
     kept = [word for word in argv if not word.startswith("--init_from=")]
-    return shlex.join([*start, "train.py", *kept, "--init_from=resume"])
+    return shlex.join([*start, script, *kept, "--init_from=resume"])

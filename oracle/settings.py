@@ -71,7 +71,7 @@ class Model:
 @dataclass(frozen=True, kw_only=True)
 class Training:
     init_from: str = setting(
-        "scratch", "start anew, or go on from the run's last checkpoint", choices=("scratch", "resume")
+        "scratch", "scratch: start anew; resume: go on from the run's last checkpoint; a run directory: its weights"
     )
     max_iters: int = setting(0, "optimizer steps; 0 when max_epochs says how long", minimum=0)
     max_epochs: float = setting(0.0, "passes over the training split; 0 when max_iters says how long", minimum=0)

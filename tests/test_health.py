@@ -113,8 +113,8 @@ def poisoned(monkeypatch):
         now[:] = [number]
         return batches(self, number)
 
-    def sick(self, idx, targets=None, reduction="mean"):
-        out = forward(self, idx, targets, reduction)
+    def sick(self, idx, targets=None, *, reduction="mean"):
+        out = forward(self, idx, targets, reduction=reduction)
         due = self.training and Poison.step <= now[0] < Poison.step + Poison.steps
         return out * math.nan if due and targets is not None else out
 

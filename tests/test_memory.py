@@ -75,10 +75,10 @@ def test_other_errors_pass():
 def test_a_run_out_of_memory_is_one_sentence(tiny_args, monkeypatch):
     forward = GPT.forward
 
-    def hungry(self, idx, targets=None, reduction="mean"):
+    def hungry(self, idx, targets=None, *, reduction="mean"):
         if len(idx) > 2 and targets is not None and self.training:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
-        return forward(self, idx, targets, reduction)
+        return forward(self, idx, targets, reduction=reduction)
 
     monkeypatch.setattr(GPT, "forward", hungry)
     with pytest.raises(UserError, match=r"--batch_size=[12] fits \(measured\)"):

@@ -1,0 +1,29 @@
+"""Weights to start from, by the name a user gives them."""
+
+from pathlib import Path
+from typing import Any
+
+from model import GPT
+from oracle.checkpoint import Checkpoint, RunDirectory
+from oracle.cli import UserError
+
+
+class Pretrained:
+    """A trained model to start from: settings, tokenizer file, weights.
+
+    `place` is a run directory; its best checkpoint counts. Raises UserError for anything else.
+    """
+
+    def __init__(self, place: str) -> None:
+        if not Path(place).is_dir():
+            raise UserError(f"init_from={place}: no such run directory; give scratch, resume or a run such as out/demo")
+        self.checkpoint = Checkpoint.open(RunDirectory(place).find("best"))
+        self.tokenizer: Path = self.checkpoint.tokenizer
+
+    def settings(self) -> dict[str, Any]:
+        """The settings it was trained with."""
+        return self.checkpoint.config()
+
+    def load(self, model: GPT) -> None:
+        """Copy its weights into `model`. Raises UserError naming what does not fit."""
+        self.checkpoint.load_model(model)
