@@ -27,12 +27,13 @@ from oracle.evaluate import Documents, Encoded, Validation, some_of
 from oracle.files import write_text
 from oracle.generate import open_engine, prompt_ids
 from oracle.hardware import device_name, pick_dtype, setup_device
-from oracle.probes import Probe, probe_file, read_probes, score
+from oracle.probes import Probe, Score, probe_file, read_probes, score
 from oracle.quality import guess_language, language_of
 from oracle.quiz import Question, read_questions
 from oracle.scoring import Scorer
 from oracle.settings import Config
 from oracle.subject import Subject, read_text
+from oracle.tokenizer import Tokenizer
 from oracle.writing import ask, measure_samples, measure_speed
 
 JSON, PAGE = "evaluation.json", "evaluation.md"
@@ -144,10 +145,7 @@ def evaluate(plan: Plan, questions: Sequence[Question], config: Config, device: 
         report(subject, f"scoring {name}")
         result["texts"][name] = score_text(scorer, text, engine.block_size, stride)
     report(subject, "probes")
-    result["probes"] = [
-        asdict(s)
-        for s in score(plan.probes, lambda texts: scorer.nats([prompt_ids(subject.tokenizer, t) for t in texts]))
-    ]
+    result["probes"] = [asdict(s) for s in ask_probes(scorer, subject.tokenizer, plan.probes)]
     if config.eval_samples:
         report(subject, f"writing {config.eval_samples} texts")
         result["writing"] = measure_samples(engine, plan.language, config, subject.data)
@@ -171,6 +169,15 @@ def score_text(scorer: Scorer, documents: Documents, block_size: int, stride: in
     measured = {name.removeprefix("val_"): value for name, value in validation(scorer, nullcontext).items()}
     size = {"documents": len(documents.lengths), "tokens": validation.n_targets, "bytes": documents.bytes}
     return {**size, **measured}
+
+
+def ask_probes(scorer: Scorer, tokenizer: Tokenizer, probes: Sequence[Probe]) -> list[Score]:
+    """Accuracy by kind. Sentences stand at the beginning of a text, and whether it ends after them is not scored."""
+    return score(
+        probes,
+        nats=lambda sentences: scorer.nats([prompt_ids(tokenizer, sentence) for sentence in sentences]),
+        lengths=lambda sentences: [len(tokenizer.encode(sentence)) for sentence in sentences],
+    )
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ class Score:
     kind: str
     probes: int
     chance: float  # accuracy of guessing
+    by_length: float  # of taking the sentence of fewest tokens: what a tokenizer alone knows of spelling
     accuracy: float  # by the sum of log-probabilities
     accuracy_per_byte: float
 
@@ -91,15 +92,25 @@ def _sentences(row: dict[str, Any]) -> list[Any]:
     return [text.replace(GAP, choice) if isinstance(choice, str) else None for choice in choices]
 
 
-def score(probes: Sequence[Probe], nats: Callable[[Sequence[str]], list[float]]) -> list[Score]:
-    """Accuracy by kind, in the order of the file; `nats` says what each of some sentences costs the model."""
-    costs = iter(nats([sentence for probe in probes for sentence in probe.sentences]))
-    marks: dict[str, list[tuple[float, bool, bool]]] = {}
+def score(
+    probes: Sequence[Probe],
+    nats: Callable[[Sequence[str]], Sequence[float]],
+    lengths: Callable[[Sequence[str]], Sequence[int]],
+) -> list[Score]:
+    """Accuracy by kind, in the order of the file.
+
+    `nats` says what each of some sentences costs the model, `lengths` how many tokens it has.
+    """
+    sentences = [sentence for probe in probes for sentence in probe.sentences]
+    costs, tokens = iter(nats(sentences)), iter(lengths(sentences))
+    marks: dict[str, list[tuple[float, ...]]] = {}
     for probe in probes:
-        cost = [next(costs) for _ in probe.sentences]
+        cost, count = ([next(values) for _ in probe.sentences] for values in (costs, tokens))
         per_byte = [c / len(s.encode()) for c, s in zip(cost, probe.sentences, strict=True)]
-        marks.setdefault(probe.kind, []).append((1 / len(cost), _first_is_least(cost), _first_is_least(per_byte)))
-    return [_summary(kind, of_kind) for kind, of_kind in marks.items()]
+        shortest = count[0] == min(count)
+        mark = (1 / len(cost), shortest / count.count(min(count)), _first_is_least(cost), _first_is_least(per_byte))
+        marks.setdefault(probe.kind, []).append(mark)
+    return [Score(kind, len(of_kind), *_means(of_kind)) for kind, of_kind in marks.items()]
 
 
 def _first_is_least(costs: Sequence[float]) -> bool:
@@ -107,6 +118,5 @@ def _first_is_least(costs: Sequence[float]) -> bool:
     return costs[0] < min(costs[1:])
 
 
-def _summary(kind: str, marks: Sequence[tuple[float, bool, bool]]) -> Score:
-    chance, right, right_per_byte = (sum(column) / len(marks) for column in zip(*marks, strict=True))
-    return Score(kind, len(marks), chance, right, right_per_byte)
+def _means(marks: Sequence[tuple[float, ...]]) -> list[float]:
+    return [sum(column) / len(marks) for column in zip(*marks, strict=True)]

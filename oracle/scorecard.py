@@ -89,18 +89,26 @@ def _probes(results: Sequence[Result]) -> list[str]:
         return []
     rows = []
     for kind in kinds:
-        score = next(scores[kind] for scores in by_kind if kind in scores)
-        row = [literal(kind), f"{score['probes']}", f"{score['chance']:.0%}"]
-        rows.append(row + [_accuracy([scores[kind]] if kind in scores else []) for scores in by_kind])
-    pairs = [[s for s in scores.values() if s["chance"] == 0.5] for scores in by_kind]
-    number = max(sum(s["probes"] for s in some) for some in pairs)
-    rows.append(["**all pairs**", f"{number}", "50%", *map(_accuracy, pairs)])
+        scores = [[of_kind[kind]] if kind in of_kind else [] for of_kind in by_kind]
+        rows.append([literal(kind), *_counted(scores), *map(_accuracy, scores)])
+    pairs = [[s for s in of_kind.values() if s["chance"] == 0.5] for of_kind in by_kind]
+    if len(kinds) > 1 and any(pairs):
+        rows.append(["**all pairs**", *_counted(pairs), *map(_accuracy, pairs)])
     return [
-        *table(["kind", "probes", "by guessing", *(literal(r["run"]) for r in results)], rows),
+        *table(["kind", "probes", "by length", *(literal(r["run"]) for r in results)], rows),
         "",
         "Share of the probes in which the right sentence is the likeliest: by the sum of log-probabilities / by the sum"
-        " per byte.",
+        " per byte. By length: the share for which it has the fewest tokens, which is all that a model without any"
+        f" training knows{' (of the first of these runs)' if len(results) > 1 else ''}; a tokenizer has seen no misspelt"
+        " words. Guessing gives 50% of pairs, 25% of four choices.",
     ]
+
+
+def _counted(scores: Sequence[Sequence[Result]]) -> list[str]:
+    """How many probes, and the share right by length alone, of the first run that has some."""
+    first = next(some for some in scores if some)
+    number = sum(s["probes"] for s in first)
+    return [f"{number}", f"{sum(s['by_length'] * s['probes'] for s in first) / number:.0%}"]
 
 
 def _accuracy(scores: Sequence[Result]) -> str:
@@ -126,16 +134,18 @@ def _style(results: Sequence[Result]) -> list[str]:
         ):
             figures.append((f"{title}{suffix}", form, ("writing", "style", source, key)))
     drawn = next(r["writing"]["drawn"] for r in results if "writing" in r)
-    first = next(r["writing"]["samples"] for r in results if "writing" in r)[0]
-    return [
+    lines = [
         *_table(results, "", _rows(results, figures)),
         "",
         f"{drawn['count']} texts of at most {drawn['max_new_tokens']} tokens, begun from nothing at temperature"
         f" {drawn['temperature']:g}; unseen text: the beginnings of as many validation documents, where there are so many."
-        " The first text:",
-        "",
-        f"> {literal(shortened(first, SHOWN_CHARACTERS))}",
+        " The first of the texts:",
     ]
+    for r in results:
+        if "writing" in r:
+            text = literal(shortened(r["writing"]["samples"][0], SHOWN_CHARACTERS))
+            lines += ["", f"{literal(r['run'])}:", "", f"> {text}"]
+    return lines
 
 
 def _copies(results: Sequence[Result]) -> list[str]:

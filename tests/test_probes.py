@@ -30,11 +30,11 @@ def test_accuracy_by_sum_and_per_byte():
         "six": 3,
         "ten": 4,
     }
-    found = score(probes, lambda texts: [costs[text] for text in texts])
-    assert [(s.kind, s.probes, s.chance, s.accuracy, s.accuracy_per_byte) for s in found] == [
-        ("a", 2, 0.5, 0.5, 1.0),
-        ("b", 1, 0.5, 0.0, 0.0),
-        ("c", 1, 0.25, 1.0, 1.0),
+    found = score(probes, lambda texts: [costs[text] for text in texts], lambda texts: [len(t.split()) for t in texts])
+    assert [(s.kind, s.probes, s.chance, s.by_length, s.accuracy, s.accuracy_per_byte) for s in found] == [
+        ("a", 2, 0.5, 0.25, 0.5, 1.0),  # as long, and longer
+        ("b", 1, 0.5, 0.5, 0.0, 0.0),
+        ("c", 1, 0.25, 0.25, 1.0, 1.0),
     ]
 
 
