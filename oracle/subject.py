@@ -75,8 +75,8 @@ def _data(identity: Mapping[str, str], folder: str, elsewhere: bool) -> tuple[Pr
     key, found = ("tokenizer", data.manifest["tokenizer"]["sha256"]) if elsewhere else ("data", data.sha256)
     if identity.get(key) == found:
         return data, ""
-    made = "with another tokenizer" if elsewhere else "anew since the run was trained"
-    return None, f"No text of its own, no copies: {folder} was made {made}; name the right folder with --data_dir."
+    what = "was made with another tokenizer than this run's" if elsewhere else "is not what this run was trained on"
+    return None, f"No text of its own, no copies: {folder} {what}; name the right folder with --data_dir."
 
 
 def read_text(name: str) -> list[str]:

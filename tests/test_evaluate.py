@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 import evaluate
 import train
 from model import GPT, GPTConfig
-from oracle.checkpoint import STATE, Checkpoint, RunDirectory
+from oracle.checkpoint import CHAT_TEMPLATE, STATE, Checkpoint, RunDirectory
 from oracle.cli import UsageError, UserError
 from oracle.engine import cached
 from oracle.evaluate import Encoded, Validation, figures, some_of
 from oracle.files import sha256
 from oracle.generate import Engine, open_engine
 from oracle.logbook import read
+from oracle.quiz import contains
 from oracle.repetition import ends_in_a_loop, repetition
 from oracle.scoring import Scorer
 from oracle.subject import Subject
@@ -183,7 +184,7 @@ def test_a_run_whose_data_is_gone_is_measured_on_what_is_left(copy, tmp_path, ru
 def test_data_made_anew_is_not_what_the_run_was_trained_on(copy, run):
     rewrite(copy, lambda folder: edit_json(folder / STATE, identity={"data": "0", "tokenizer": "0"}))
     subject = Subject.open(str(copy), "best")
-    assert subject.data is None and "anew" in subject.no_data
+    assert subject.data is None and "is not what this run was trained on" in subject.no_data
     elsewhere = Subject.open(str(copy), "best", subject.settings.data_dir)
     assert elsewhere.data is None and "another tokenizer" in elsewhere.no_data
 
@@ -207,6 +208,27 @@ def test_probes_longer_than_the_context_are_counted(run, tmp_path):
     result = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["runs"][0]
     assert result["probes"][0]["probes"] == 1 and any("1 probes are longer" in note for note in result["notes"])
     assert "writing" not in result
+
+
+def test_a_taught_model_is_asked(copy, tmp_path):
+    (RunDirectory(copy).find("best") / CHAT_TEMPLATE).write_text("{{ bos_token }}")
+    questions = tmp_path / "q.jsonl"
+    row = {"question": "Ποιος;", "paraphrases": ["Μα ποιος είναι αυτός που μίλησε χθες στο λιμάνι;"], "fact": "ο"}
+    questions.write_text(json.dumps(row), encoding="utf-8")
+    argv = [str(copy), f"--questions={questions}", "--eval_samples=0", "--device=cpu", "--max_new_tokens=20"]
+    evaluate.main(argv)
+    result = json.loads((copy / "evaluation.json").read_text(encoding="utf-8"))["runs"][0]["questions"]
+    said = result["transcript"]
+    assert [(a["paraphrase"], a["right"]) for a in said] == [
+        (n, contains(a["answer"], "ο")) for n, a in enumerate(said)
+    ]
+    assert result["accuracy"] == sum(a["right"] for a in said) / 2
+    page = (copy / "evaluation.md").read_text(encoding="utf-8")
+    assert f"to their paraphrases | {result['on_paraphrases']:.1%}" in page
+    before = page
+    evaluate.main(argv)  # the likeliest words are the same every time; only the speed is not
+    after = (copy / "evaluation.md").read_text(encoding="utf-8")
+    assert after.partition("## Speed")[0] == before.partition("## Speed")[0]
 
 
 def test_a_base_model_is_asked_nothing(run, tmp_path):
