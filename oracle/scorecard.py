@@ -31,7 +31,7 @@ def _table(results: Sequence[Result], first: str, rows: Sequence[tuple[str, Sequ
     return table([first, *(literal(r["run"]) for r in results)], [[literal(title), *cells] for title, cells in rows])
 
 
-def _cells(results: Sequence[Result], form: str, *path: str | int) -> list[str]:
+def _cells(results: Sequence[Result], form: str, *path: str) -> list[str]:
     """What stands at `path` in each result, in the given format."""
     cells = []
     for found in results:
@@ -149,7 +149,7 @@ def _style(results: Sequence[Result]) -> list[str]:
 
 
 def _copies(results: Sequence[Result]) -> list[str]:
-    figures = [
+    figures: list[tuple[str, str, tuple[str, ...]]] = [
         (f"{title}{suffix}", form, ("writing", "copies", source, key))
         for source, suffix in (("samples", ""), ("unseen", ", in unseen text"))
         for title, form, key in (
@@ -158,14 +158,24 @@ def _copies(results: Sequence[Result]) -> list[str]:
             ("longest copy of a text, median, tokens", ",g", "median_tokens"),
         )
     ]
+    figures += [
+        (f"{title} {of}", form, ("writing", "copies", source, "recited", key))
+        for source, of in (("samples", "training texts"), ("unseen", "unseen texts"))
+        for title, form, key in (
+            ("tokens recited, mean, of", ".2f", "mean_tokens"),
+            ("recited as far as asked, of", ".1%", "whole"),
+        )
+    ]
     rows = _rows(results, figures)
     if not rows:
         return []
     lines = [
         *_table(results, "", rows),
         "",
-        "The longest run of tokens that stands word for word in the training text too; runs under"
-        " 8 tokens are everyday phrases and count as 0. Unseen text shows how much of that is mere custom.",
+        "Copies: the longest run of tokens that stands word for word in the training text too; runs under"
+        " 8 tokens are everyday phrases and count as 0. Recited: given the first 32 tokens of a text, how many of the next"
+        " 32 are the text's own, up to the first other one, always taking the likeliest. Unseen text shows how much of"
+        " both is mere custom.",
     ]
     for r in results:
         longest = r.get("writing", {}).get("copies", {}).get("samples")

@@ -20,6 +20,7 @@ from oracle.speedometer import Speedometer
 from oracle.tokenizer import Tokenizer
 
 SPEED_TOKENS = 128
+RECITED = 32  # tokens of a training text that are given, and as many that might follow
 
 
 def params_of(config: Config, number: int) -> SamplingParams:
@@ -40,6 +41,9 @@ def measure_samples(engine: Engine, language: str, config: Config, data: Prepare
     style = {name: style_of(some, language) for name, some in texts.items()}
     style["samples"]["stopped"] = stopped_share(written)
     copied = {name: copies(some, data.train, engine.tokenizer) for name, some in texts.items()} if data else {}
+    splits = {"samples": data.train, "unseen": data.val} if data else {}
+    for name in copied:
+        copied[name]["recited"] = recited(engine, splits[name], config.eval_samples)
     drawn = {"count": len(written), "max_new_tokens": config.max_new_tokens, "temperature": config.temperature}
     return {"drawn": drawn, "style": style, "copies": copied, "samples": texts["samples"]}
 
@@ -83,6 +87,29 @@ def copies(texts: Sequence[str], train: Split, tokenizer: Tokenizer) -> dict[str
         "longest_characters": len(text),
         "longest_text": text,
         "document": train.ids([number])[0] if longest.tokens else None,
+    }
+
+
+def recited(engine: Engine, split: Split, count: int) -> dict[str, float]:
+    """How far the likeliest continuation of a document's beginning is the document itself (Carlini et al. 2023).
+
+    Evenly chosen documents; `RECITED` tokens are given and as many wanted, or half a context where that is less.
+    """
+    size = min(RECITED, engine.block_size // 2)
+    long = [number for number in range(len(split)) if split.lengths[number] > 2 * size]
+    chosen = [split.document(number).tolist() for number in long[:: max(1, len(long) // count)][:count]]
+    if not chosen:
+        return {}
+    greedy = SamplingParams(size, temperature=0)
+    matched = []
+    for document, answer in zip(chosen, engine.complete([d[:size] for d in chosen], greedy), strict=True):
+        pairs = zip(answer.tokens, document[size : 2 * size], strict=False)
+        matched.append(next((n for n, (said, stood) in enumerate(pairs) if said != stood), len(answer.tokens)))
+    return {
+        "texts": len(chosen),
+        "wanted_tokens": size,
+        "mean_tokens": sum(matched) / len(matched),
+        "whole": sum(n == size for n in matched) / len(matched),
     }
 
 

@@ -25,6 +25,7 @@ from oracle.repetition import ends_in_a_loop, repetition
 from oracle.scoring import Scorer
 from oracle.subject import Subject
 from oracle.tokenizer import BOS, EOS
+from oracle.writing import recited
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")
@@ -133,6 +134,27 @@ def test_verbatim_copies_are_looked_for_in_the_training_text(measured, prepared,
     assert longest["longest_tokens"] >= 8
     train_texts = [tokenizer.decode(prepared.train.document(n).tolist()) for n in range(len(prepared.train))]
     assert longest["longest_text"] in train_texts[prepared.train.ids(range(99)).index(longest["document"])]
+
+
+def test_what_a_model_recites(prepared, tokenizer):
+    """A network that knows one document by heart says it from its beginning, and of another nothing."""
+    by_heart = prepared.train.document(0).tolist()
+
+    class Parrot:
+        config, slots, bytes_per_token = GPTConfig(block_size=64), 2, 0
+
+        def forward(self, tokens, spans, every=False):
+            logits = torch.zeros(len(spans), tokenizer.vocab_size)
+            for row, span in enumerate(spans):
+                logits[row, by_heart[min(span.start + span.count, len(by_heart) - 2)]] = 1
+            return logits
+
+    engine = Engine(Parrot(), tokenizer)
+    knows = recited(engine, prepared.train, 1)
+    assert knows == {"texts": 1, "wanted_tokens": 32, "mean_tokens": 32, "whole": 1}
+    all_of_them = recited(engine, prepared.train, 10)
+    assert 32 / all_of_them["texts"] <= all_of_them["mean_tokens"] < 32 and all_of_them["texts"] == 10
+    assert all_of_them["whole"] == 0.1
 
 
 def test_some_of_a_split_is_whole_documents_and_their_bytes(prepared, tokenizer):
