@@ -5,6 +5,8 @@ from typing import Any
 
 from oracle.logbook import short
 from oracle.markdown import literal, shortened, table
+from oracle.memorisation import SEED
+from oracle.writing import RECITED, SPEED_TOKENS
 
 Result = dict[str, Any]  # what evaluate.py measured of one run, as it stands in evaluation.json
 MISSING = "–"
@@ -172,10 +174,10 @@ def _copies(results: Sequence[Result]) -> list[str]:
     lines = [
         *_table(results, "", rows),
         "",
-        "Copies: the longest run of tokens that stands word for word in the training text too; runs under"
-        " 8 tokens are everyday phrases and count as 0. Recited: given the first 32 tokens of a text, how many of the next"
-        " 32 are the text's own, up to the first other one, always taking the likeliest. Unseen text shows how much of"
-        " both is mere custom.",
+        f"Copies: the longest run of tokens that stands word for word in the training text too; runs under {SEED} tokens"
+        f" are everyday phrases and count as 0. Recited: given the first {RECITED} tokens of a text (or half a context),"
+        " how many of as many that follow are the text's own, up to the first other one, always taking the likeliest."
+        " Unseen text shows how much of both is mere custom.",
     ]
     for r in results:
         longest = r.get("writing", {}).get("copies", {}).get("samples")
@@ -200,6 +202,12 @@ def _questions(results: Sequence[Result]) -> list[str]:
 
 
 def _speed(results: Sequence[Result]) -> list[str]:
-    rows = [("tokens per second", _cells(results, ",.1f", "speed", "tokens_per_second"))]
-    rows += [("bytes of weights read per token", _cells(results, ",", "speed", "bytes_per_token"))]
-    return [*_table(results, "", rows), "", "One text at a time, 128 tokens, on this machine as busy as it was."]
+    rows = [
+        ("tokens per second", _cells(results, ",.1f", "speed", "tokens_per_second")),
+        ("bytes of weights read per token", _cells(results, ",", "speed", "bytes_per_token")),
+    ]
+    return [
+        *_table(results, "", rows),
+        "",
+        f"One text at a time, {SPEED_TOKENS} tokens, on this machine as busy as it was.",
+    ]

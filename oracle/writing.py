@@ -9,7 +9,7 @@ import numpy as np
 
 from oracle.evaluate import Documents
 from oracle.generate import Engine, Generation
-from oracle.memorisation import SEED, longest_runs
+from oracle.memorisation import longest_runs
 from oracle.quality import LANGUAGES, script_share
 from oracle.quiz import Question, mark, wordings
 from oracle.repetition import repetition
@@ -40,10 +40,12 @@ def measure_samples(engine: Engine, language: str, config: Config, data: Prepare
         texts["unseen"] = beginnings(data.val, engine.tokenizer, config.eval_samples, config.max_new_tokens)
     style = {name: style_of(some, language) for name, some in texts.items()}
     style["samples"]["stopped"] = stopped_share(written)
-    copied = {name: copies(some, data.train, engine.tokenizer) for name, some in texts.items()} if data else {}
-    splits = {"samples": data.train, "unseen": data.val} if data else {}
-    for name in copied:
-        copied[name]["recited"] = recited(engine, splits[name], config.eval_samples)
+    copied = {}
+    if data:
+        splits = {"samples": data.train, "unseen": data.val}
+        for name, some in texts.items():
+            known = recited(engine, splits[name], config.eval_samples)
+            copied[name] = {**copies(some, data.train, engine.tokenizer), "recited": known}
     drawn = {"count": len(written), "max_new_tokens": config.max_new_tokens, "temperature": config.temperature}
     return {"drawn": drawn, "style": style, "copies": copied, "samples": texts["samples"]}
 
@@ -80,7 +82,6 @@ def copies(texts: Sequence[str], train: Split, tokenizer: Tokenizer) -> dict[str
     text = tokenizer.decode(ids[winner][longest.text_start :][: longest.tokens])
     number = int(np.searchsorted(np.cumsum(train.lengths), longest.corpus_start, side="right"))
     return {
-        "shortest_looked_for": SEED,
         "texts": len(texts),
         "median_tokens": median(run.tokens for run in runs),
         "longest_tokens": longest.tokens,
