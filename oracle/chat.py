@@ -46,13 +46,14 @@ class Template:
         self._end = tokenizer.chat_id(END)
         self.stop_tokens: tuple[int, ...] = (self._end, tokenizer.eos)
 
-    def render(self, messages: Sequence[Message]) -> Rendered:
-        """All of a conversation, as it is trained on."""
+    def render(self, messages: Sequence[Message], learn: Sequence[bool] | None = None) -> Rendered:
+        """All of a conversation, as it is trained on; `learn` says of which messages, by default of every answer."""
         ids, mask = [self.tokenizer.bos], [False]
-        for message in messages:
+        for number, message in enumerate(messages):
             said = self._said(message)
+            counts = learn[number] if learn else message["role"] == "assistant"
             ids += said
-            mask += [False] + [message["role"] == "assistant"] * (len(said) - 1)
+            mask += [False] + [counts] * (len(said) - 1)
         return Rendered(ids, mask)
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:

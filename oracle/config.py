@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from types import ModuleType
@@ -42,9 +42,10 @@ class Call:
     changed: frozenset[str]  # names set by the file or the command line
 
 
-def load(script: str, argv: Sequence[str]) -> Call:
+def load(script: str, argv: Sequence[str], inherit: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Call:
     """Read `[config file or run directory] [--name=value …]` for `script` (a key of `SCRIPTS`).
 
+    `inherit` gets what the user set and returns what else is to be set, as by the model a fine-tune starts from.
     Raises UsageError with every problem found; prints and exits 0 for `--help`.
     """
     if any(a in ("-h", "--help") for a in argv):
@@ -60,6 +61,8 @@ def load(script: str, argv: Sequence[str]) -> Call:
     overrides = [a[2:] for a in argv if a.startswith("--")]
     dry_run = "dry_run" in overrides
     values.update(_from_command_line(script, [o for o in overrides if o != "dry_run"], problems))
+    if inherit and not problems:
+        values = _check_all(inherit(values), "the base model", problems) | values
     config = Config(**{name: v for name, v in values.items() if name in FIELDS})
     if not problems:
         problems += impossible(config)

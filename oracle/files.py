@@ -52,6 +52,11 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def hash_of(*values: object) -> str:
+    """A SHA-256 in hexadecimal that names these values together."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 def take_lock(folder: Path) -> sqlite3.Connection:
     """Hold the folder for this process; the system lets go of it however the process ends."""
     lock = sqlite3.connect(folder / "lock", timeout=0, isolation_level=None)

@@ -86,8 +86,13 @@ def dry_run(config: Config) -> str:
     prepared = Prepared(config.data_dir, verify=False) if (Path(config.data_dir) / MANIFEST).exists() else None
     vocab = prepared.manifest["tokenizer"]["vocab_size"] if prepared else config.vocab_size
     tokens = prepared.train.tokens if prepared else config.expected_tokens
-    plan = make_plan(config, vocab, tokens)
     source = f"counted in {config.data_dir}" if prepared else "expected; prepare.py has not counted yet"
+    return plan_in_words(config, vocab, tokens, source, "train.py")
+
+
+def plan_in_words(config: Config, vocab: int, tokens: int, source: str, script: str) -> str:
+    """What a run of `script` would be, `tokens` being those of one epoch and `source` who counted them."""
+    plan = make_plan(config, vocab, tokens)
     m, total = plan.model, plan.max_iters * plan.tokens_per_step
     flops = total * flops_per_token(m)
     dtype = DTYPES.get(config.dtype, torch.bfloat16)  # auto means that on most GPUs
@@ -123,7 +128,7 @@ def dry_run(config: Config) -> str:
         "settings     (all others have their defaults)",
     ]
     defaults = Config()
-    for name in names_of("train.py"):
+    for name in names_of(script):
         value = getattr(config, name)
         if value != getattr(defaults, name):
             lines.append(f"  {name} = {value!r}")

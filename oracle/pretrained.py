@@ -6,19 +6,23 @@ from typing import Any
 from model import GPT
 from oracle.checkpoint import Checkpoint, RunDirectory
 from oracle.cli import UserError
+from oracle.tokenizer import Tokenizer
 
 
 class Pretrained:
     """A trained model to start from: settings, tokenizer file, weights.
 
-    `place` is a run directory; its best checkpoint counts. Raises UserError for anything else.
+    `place` is a run directory, `which` says which of its checkpoints. Raises UserError for anything else.
     """
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, which: str = "best") -> None:
         if not Path(place).is_dir():
             raise UserError(f"init_from={place}: no such run directory; give scratch, resume or a run such as out/demo")
-        self.checkpoint = Checkpoint.open(RunDirectory(place).find("best"))
+        self.checkpoint = Checkpoint.open(RunDirectory(place).find(which))
         self.tokenizer: Path = self.checkpoint.tokenizer
+
+    def open_tokenizer(self) -> Tokenizer:
+        return Tokenizer(self.tokenizer)
 
     def settings(self) -> dict[str, Any]:
         """The settings it was trained with."""

@@ -158,6 +158,32 @@ class Logging:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Conversations:
+    conversations: str = setting(
+        "", "a .jsonl file in the shape of OpenAI messages, ShareGPT, Alpaca, question/answer or prompt/completion"
+    )
+    val_conversations: str = setting("", "held-out conversations of their own; empty holds out a share")
+    chat_val_fraction: float = setting(
+        0.05, "share of the conversations held out, by article or question", above=0, maximum=0.5
+    )
+    on_bad_line: str = setting(
+        "error", "a line that is no conversation: stop there, or skip it (one in a hundred)", choices=("error", "skip")
+    )
+    long_conversations: str = setting(
+        "drop", "those longer than the context: leave them out, or cut their ends off", choices=("drop", "cut")
+    )
+    prompt_loss_weight: float = setting(
+        0.0, "of the tokens that are not the assistant's, relative to its own", minimum=0, maximum=1
+    )
+    pretrain_mix: float = setting(
+        0.0, "share of the rows that are running text from data_dir, against forgetting", minimum=0, maximum=0.9
+    )
+    neftune_alpha: float = setting(
+        0.0, "noise on the embeddings while training (NEFTune), 5 to 15 where wanted", minimum=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Drawing:
     max_new_tokens: int = setting(200, "tokens per completion", minimum=1)
     temperature: float = setting(0.8, "0 always takes the most likely token", minimum=0, maximum=100)
@@ -212,13 +238,28 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Run, Corpus, Tokenizer, Model, Training, Device, Speed, Logging, Drawing, Sampling, Showing, Evaluation):
+class Config(
+    Run,
+    Corpus,
+    Tokenizer,
+    Model,
+    Training,
+    Conversations,
+    Device,
+    Speed,
+    Logging,
+    Drawing,
+    Sampling,
+    Showing,
+    Evaluation,
+):
     """One run through every stage, flat: `config.learning_rate`."""
 
 
 SCRIPTS: dict[str, tuple[type, ...]] = {
     "prepare.py": (Run, Corpus, Tokenizer),
     "train.py": (Run, Model, Training, Device, Speed, Logging),
+    "finetune_chat.py": (Run, Conversations, Model, Training, Device, Speed, Logging),
     "sample.py": (Run, Device, Drawing, Sampling, Showing),
     "evaluate.py": (Run, Device, Drawing, Evaluation),
 }
