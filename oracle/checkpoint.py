@@ -5,7 +5,7 @@
         model.safetensors            weights, float32
         optimizer.safetensors        AdamW's moments by parameter name, the random generators, the loop's own tensors
         state.json                   step, best loss, hashes of data and of the files beside it, versions; written last
-        config.json  tokenizer.model
+        config.json  tokenizer.model (tokenizer.json in an imported model)
     out/<run>/checkpoints/pointers.json   {"last": "step-00000500", "best": "step-00000250"}
 
 A checkpoint is written under a temporary name, fsync'd and renamed; then the pointer moves; only then are
@@ -34,7 +34,8 @@ from oracle.versions import versions
 
 FORMAT = 1
 FOLDER, POINTERS, STATE = "checkpoints", "pointers.json", "state.json"
-WEIGHTS, OPTIMIZER, TOKENIZER = "model.safetensors", "optimizer.safetensors", "tokenizer.model"
+WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+TOKENIZERS = "tokenizer.model", "tokenizer.json"  # one of them: SentencePiece, or byte-level BPE of an imported model
 CHAT_TEMPLATE = "chat_template.jinja"
 
 
@@ -101,8 +102,8 @@ class RunDirectory:
                 temporary.mkdir()
                 _save_tensors(weights, temporary / WEIGHTS)
                 _save_tensors(others, temporary / OPTIMIZER)
-                shutil.copyfile(tokenizer, temporary / TOKENIZER)
-                _sync(temporary / TOKENIZER)
+                shutil.copyfile(tokenizer, temporary / tokenizer.name)
+                _sync(temporary / tokenizer.name)
                 for name, text in ({"config.json": to_json(config)} | (files or {})).items():
                     write_text(temporary / name, text)
                 state = {
@@ -110,7 +111,7 @@ class RunDirectory:
                     "progress": vars(progress),
                     "identity": identity,
                     "versions": versions(),
-                    "files": {name: sha256(temporary / name) for name in (WEIGHTS, OPTIMIZER, TOKENIZER)},
+                    "files": {name: sha256(temporary / name) for name in (WEIGHTS, OPTIMIZER, tokenizer.name)},
                 }
                 write_text(temporary / STATE, json.dumps(state, indent=1))
                 _sync(temporary)
@@ -178,7 +179,7 @@ class Checkpoint:
 
     @property
     def tokenizer(self) -> Path:
-        return self.path / TOKENIZER
+        return next(path for path in map(self.path.joinpath, TOKENIZERS) if path.exists())
 
     @property
     def chat_template(self) -> Path | None:

@@ -23,7 +23,7 @@ from oracle.engine import CachedGPT, Network, Span
 from oracle.plan import model_shape
 from oracle.sampling import Repeats, SamplingParams, TokenLogprob, draw, penalize
 from oracle.stream import TextStream
-from oracle.tokenizer import Tokenizer
+from oracle.tokenizer import Tokenizer, open_tokenizer
 from oracle.weights import load_parts
 
 FinishReason = Literal["", "stop", "length", "cancelled"]
@@ -253,7 +253,7 @@ def open_engine(
     Raises UserError if there is no such checkpoint, or it is damaged.
     """
     checkpoint = Checkpoint.open(RunDirectory(place).find(which))
-    tokenizer = Tokenizer(checkpoint.tokenizer)
+    tokenizer = open_tokenizer(checkpoint.tokenizer)
     shape = model_shape(from_dict(checkpoint.config(), str(checkpoint.path)), tokenizer.vocab_size)
     parts = load_parts(checkpoint, shape, dtype, torch.device(device))
     template = Template(tokenizer) if checkpoint.chat_template else None

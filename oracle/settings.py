@@ -69,10 +69,16 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Origin:
     init_from: str = setting(
-        "scratch", "scratch: start anew; resume: go on from the run's last checkpoint; a run directory: its weights"
+        "scratch",
+        "scratch: start anew; resume: go on from the run's last checkpoint; a run directory: its weights;"
+        " gpt2 (-medium, -large, -xl), a Hugging Face GPT-2 folder or .safetensors file: those, with their tokenizer",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Origin):
     max_iters: int = setting(0, "optimizer steps; 0 when max_epochs says how long", minimum=0)
     max_epochs: float = setting(0.0, "passes over the training split; 0 when max_iters says how long", minimum=0)
     expected_tokens: int = setting(0, "the corpus as --dry_run assumes it until prepare.py has counted it", minimum=0)
@@ -260,6 +266,6 @@ SCRIPTS: dict[str, tuple[type, ...]] = {
     "prepare.py": (Run, Corpus, Tokenizer),
     "train.py": (Run, Model, Training, Device, Speed, Logging),
     "finetune_chat.py": (Run, Conversations, Model, Training, Device, Speed, Logging),
-    "sample.py": (Run, Device, Drawing, Sampling, Showing),
+    "sample.py": (Run, Origin, Device, Drawing, Sampling, Showing),
     "evaluate.py": (Run, Device, Drawing, Evaluation),
 }

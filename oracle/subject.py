@@ -14,7 +14,7 @@ from oracle.plan import model_shape
 from oracle.settings import Config
 from oracle.shards import Prepared, Split
 from oracle.text import normalize
-from oracle.tokenizer import Tokenizer
+from oracle.tokenizer import Tokenizer, open_tokenizer
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Subject:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer(self.checkpoint.tokenizer)
+        return open_tokenizer(self.checkpoint.tokenizer)
 
     @property
     def parameters(self) -> int:
