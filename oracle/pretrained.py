@@ -10,6 +10,12 @@ from oracle.hf import as_run
 from oracle.tokenizer import Tokenizer, open_tokenizer
 
 
+def tokenizer_file(place: str) -> Path:
+    """The tokenizer that a file, a run directory or a model from elsewhere has."""
+    path = Path(place)
+    return path if path.is_file() and path.suffix in (".model", ".json") else Pretrained(place).tokenizer
+
+
 class Pretrained:
     """A trained model to start from: settings, tokenizer file, weights.
 
@@ -21,7 +27,7 @@ class Pretrained:
         run = as_run(place)
         if not Path(run).is_dir():
             raise UserError(
-                f"init_from={place}: no such run directory; give scratch, resume, a run such as out/demo, gpt2 (-medium,"
+                f"{place}: no such run directory; give scratch, resume, a run such as out/demo, gpt2 (-medium,"
                 " -large, -xl), or the folder of a Hugging Face GPT-2"
             )
         self.checkpoint = Checkpoint.open(RunDirectory(run).find(which))

@@ -44,6 +44,11 @@ class Corpus:
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer:
+    tokenizer: str = setting(
+        "",
+        "an existing tokenizer instead of a new one: tokenizer.model, a run directory, or a model as init_from takes it;"
+        " the other settings of tokenizers then have no effect",
+    )
     tokenizer_type: str = setting("bpe", "SentencePiece model", choices=("bpe", "unigram", "char"))
     vocab_size: int = setting(16_000, "pieces, the special tokens among them (an upper bound for char)", minimum=300)
     character_coverage: float = setting(

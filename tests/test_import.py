@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 
+import prepare
 import sample
 import train
 from model import GPT, count_parameters
@@ -21,6 +22,7 @@ from oracle.generate import open_engine, prompt_ids
 from oracle.hf import PUBLISHED, Source, as_run, shape_of, translate, with_rows
 from oracle.plan import model_shape
 from oracle.pretrained import Pretrained
+from oracle.shards import Prepared
 from oracle.tokenizer import CHAT_TOKENS
 from tests.conftest import TINY, make_text
 
@@ -224,3 +226,24 @@ def test_other_tokenizers_are_refused(folder, tmp_path):
     refused("not byte-level BPE", pre_tokenizer={"type": "Whitespace"})
     refused("changes a text", normalizer={"type": "NFC"})
     refused("no end-of-text token", added_tokens=[t for t in file["added_tokens"] if t["id"]])
+
+
+def test_a_corpus_prepared_with_its_tokenizer_trains_it_further(folder, here, corpus, capsys):
+    arguments = [f"--corpus={corpus}", f"--tokenizer={folder}", "--data_dir=data", "--val_fraction=0.2"]
+    prepare.main(arguments)
+    prepare.main(arguments)
+    assert "nothing to do" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"tokenizer '[0-9a-f]+' -> None"):
+        prepare.main([*arguments[:1], *arguments[2:]])
+    data = Prepared("data")
+    assert data.tokenizer_path.name == "tokenizer.json" and data.manifest["tokenizer"]["type"] == "given"
+    started = [
+        f"--init_from={folder}", "--data_dir=data", "--out_dir=out/mine", "--batch_size=4", "--warmup_iters=0",
+        "--learning_rate=1e-9", "--eval_interval=2", "--device=cpu", "--dtype=float32",
+    ]  # fmt: skip
+    train.main([*started, "--max_iters=2"])
+    assert "n_embd=48" in capsys.readouterr().out
+    trained, before = model_of("out/mine"), model_of("out/tiny-gpt2")
+    torch.testing.assert_close(trained.wte.weight, before.wte.weight, atol=1e-6, rtol=0)
+    train.main(["--init_from=resume", *started[1:], "--max_iters=4"])  # the sizes need not be given again
+    assert "best validation loss" in capsys.readouterr().out
