@@ -14,7 +14,6 @@ save, because sharded weights must be put together; rank 0 writes.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from oracle.cli import UserError
 from oracle.config import to_json
 from oracle.dist import ALONE, World, placed_like, whole
-from oracle.files import read_json, sha256, write_text
+from oracle.files import read_json, sha256, sync, write_text
 from oracle.settings import Config
 from oracle.versions import versions
 
@@ -103,7 +102,7 @@ class RunDirectory:
                 _save_tensors(weights, temporary / WEIGHTS)
                 _save_tensors(others, temporary / OPTIMIZER)
                 shutil.copyfile(tokenizer, temporary / tokenizer.name)
-                _sync(temporary / tokenizer.name)
+                sync(temporary / tokenizer.name)
                 for name, text in ({"config.json": to_json(config)} | (files or {})).items():
                     write_text(temporary / name, text)
                 state = {
@@ -114,7 +113,7 @@ class RunDirectory:
                     "files": {name: sha256(temporary / name) for name in (WEIGHTS, OPTIMIZER, tokenizer.name)},
                 }
                 write_text(temporary / STATE, json.dumps(state, indent=1))
-                _sync(temporary)
+                sync(temporary)
                 if final.exists():  # left by a kill between the rename and the pointer
                     _discard(final)
                 temporary.rename(final)
@@ -130,7 +129,7 @@ class RunDirectory:
             return
         pointers = self.pointers() | {which: name}
         write_text(self.folder / POINTERS, json.dumps(pointers))
-        _sync(self.folder)
+        sync(self.folder)
         for folder in self.folder.glob("step-????????"):
             kept = self.keep_interval and int(folder.name.removeprefix("step-")) % self.keep_interval == 0
             if folder.name not in pointers.values() and not kept:
@@ -268,18 +267,9 @@ def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
         save_file(tensors, path)
     except SafetensorError as error:  # its only failure here is the operating system's, in words of its own
         raise OSError(f"{path}: {error}; the previous checkpoint is whole: free some space and resume") from None
-    _sync(path)
+    sync(path)
 
 
 def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = load_file(path)
     return tensors
-
-
-def _sync(path: Path) -> None:
-    """Make a file or a directory's entries durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -249,6 +249,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Export:
+    format: str = setting(
+        "hf", "of which program: transformers, llama.cpp and Ollama, or both", choices=("hf", "gguf", "all")
+    )
+    gguf_type: str = setting("f16", "number format of a GGUF file's matrices", choices=("f32", "f16", "bf16", "q8_0"))
+    export_dir: str = setting("", "folder for the exports hf and gguf-<type>; empty takes export in the run directory")
+    verify: bool = setting(True, "compare ids, logits and text with ours, and write nothing that differs")
+    push: str = setting("", "owner/name on the Hugging Face Hub to upload to")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config(
     Run,
     Corpus,
@@ -263,6 +274,7 @@ class Config(
     Sampling,
     Showing,
     Evaluation,
+    Export,
 ):
     """One run through every stage, flat: `config.learning_rate`."""
 
@@ -272,5 +284,6 @@ SCRIPTS: dict[str, tuple[type, ...]] = {
     "train.py": (Run, Model, Training, Device, Speed, Logging),
     "finetune_chat.py": (Run, Conversations, Model, Training, Device, Speed, Logging),
     "sample.py": (Run, Origin, Device, Drawing, Sampling, Showing),
+    "export.py": (Run, Drawing, Export),
     "evaluate.py": (Run, Device, Drawing, Evaluation),
 }

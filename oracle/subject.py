@@ -39,7 +39,7 @@ class Subject:
             name = f"{run.resolve().name} {which}"
         checkpoint = Checkpoint.open(RunDirectory(run).find(which))
         settings = from_dict(checkpoint.config(), str(checkpoint.path))
-        data, reason = _data(checkpoint.identity, data_dir or settings.data_dir, elsewhere=bool(data_dir))
+        data, reason = data_of(checkpoint.identity, data_dir or settings.data_dir, elsewhere=bool(data_dir))
         return cls(name, run, which, checkpoint, settings, data, reason)
 
     @property
@@ -63,7 +63,7 @@ class Subject:
         return {name: split for name, split in found.items() if split and split.tokens}
 
 
-def _data(identity: Mapping[str, str], folder: str, elsewhere: bool) -> tuple[Prepared | None, str]:
+def data_of(identity: Mapping[str, str], folder: str, elsewhere: bool) -> tuple[Prepared | None, str]:
     """The prepared data in `folder`, or None and the reason.
 
     Where the run left it, it must be the very data; named by the user, it must have been made with the same tokenizer.
