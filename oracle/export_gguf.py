@@ -158,9 +158,9 @@ def reread(path: Path, leaving: Leaving, kind: str) -> dict[str, Any]:
     """Read the file back and compare every tensor with ours. Raises UserError for one that differs by more than rounding."""
     gguf = package()
     ours = {tensor_name(name): t for name, t in leaving.tensors().items()}
-    step = {"f32": 0.0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 1.01 / 254}[
+    step = {"f32": 0.0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 0.5 / 127 + 2**-11}[
         kind
-    ]  # of rounding, in the row's largest weight
+    ]  # of rounding, in the tensor's largest weight
     found = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     largest = 0.0
     for name in ours.keys() | found.keys():

@@ -65,7 +65,7 @@ def test_transformers_reads_the_same_model(tmp_path, prepared, bias):
     export.main([str(run)])
     folder = run / "export" / "hf"
     verified = report(folder)["verified"]
-    assert verified["lines with the same ids"] == 300 and verified["same arg-max"] == 1
+    assert verified["lines with the same ids"] == 266 and verified["same arg-max"] == 1
     assert verified["largest difference of logits"] < 1e-4 and verified["greedy texts equal"].startswith("8 of 8")
     config = json.loads((folder / "config.json").read_text())
     assert config["vocab_size"] == 512 and (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (
@@ -158,13 +158,13 @@ def test_a_file_that_came_out_otherwise_is_not_written(run, monkeypatch):
 def test_other_merges_are_found_out(run, monkeypatch):
     right = export_hf._bpe
     monkeypatch.setattr(export_hf, "_bpe", lambda *given: {**right(*given), "merges": right(*given)["merges"][:40]})
-    with pytest.raises(UserError, match=r"this bpe tokenizer cannot be converted exactly: \d+ of 300 lines"):
+    with pytest.raises(UserError, match=r"this bpe tokenizer cannot be converted exactly: \d+ of 266 lines"):
         export.main([str(run)])
 
 
 def other_run(tmp_path, kind):
     path = tmp_path / "tokenizer.model"
-    train_tokenizer([make_text(n) for n in range(60)], path, kind, 450)
+    train_tokenizer([make_text(n) for n in range(60)], path, kind, 370)
     return make_run(tmp_path / kind, path)
 
 
@@ -179,7 +179,7 @@ def test_a_unigram_tokenizer_is_refused_with_the_reason(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"this unigram tokenizer cannot be converted exactly: \d+ of 200 lines"):
         export.main([str(run)])
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    with pytest.raises(UserError, match="a unigram tokenizer comes out otherwise in llama.cpp"):
+    with pytest.raises(UserError, match=r"a unigram tokenizer comes out otherwise in llama\.cpp"):
         export.main([str(run), "--format=gguf"])
     assert not list((run / "export").iterdir())
 
