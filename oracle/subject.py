@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from model import count_parameters
-from oracle.checkpoint import STATE, Checkpoint, RunDirectory
+from oracle.checkpoint import STATE, TOKENIZER, Checkpoint, RunDirectory
 from oracle.cli import UserError
 from oracle.config import from_dict
 from oracle.corpus import CorpusReader
@@ -37,7 +37,7 @@ class Subject:
         if (run / STATE).exists():
             run, which = run.parent.parent, run.name
             name = f"{run.resolve().name} {which}"
-        checkpoint = Checkpoint.open(RunDirectory(run).find(which))
+        checkpoint = Checkpoint.open(RunDirectory(run).find(which), verify=[TOKENIZER])
         settings = from_dict(checkpoint.config(), str(checkpoint.path))
         data, reason = _data(checkpoint.identity, data_dir or settings.data_dir, elsewhere=bool(data_dir))
         return cls(name, run, which, checkpoint, settings, data, reason)
