@@ -15,7 +15,7 @@ save, because sharded weights must be put together; rank 0 writes.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,10 +157,11 @@ class Checkpoint:
     progress: Progress
     identity: dict[str, str]
     versions: dict[str, str]  # of code and packages that wrote it
+    hashes: dict[str, str]  # name of a file beside the state -> its sha256 as it was written
 
     @classmethod
-    def open(cls, path: Path) -> "Checkpoint":
-        """Raises UserError if a file is missing, damaged or of another version."""
+    def open(cls, path: Path, verify: Collection[str] | None = None) -> "Checkpoint":
+        """Raises UserError if a file is missing, damaged or of another version; all are read, or those to `verify`."""
         try:
             state = json.loads((path / STATE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -169,12 +170,20 @@ class Checkpoint:
             raise UserError(
                 f"{path}: checkpoint format {state['format']}, this version reads {FORMAT}; use the version that wrote it"
             )
-        for name, expected in state["files"].items():
-            if not (path / name).exists():
-                raise UserError(f"{path / name}: missing from the checkpoint; use another checkpoint")
-            if sha256(path / name) != expected:
-                raise UserError(f"{path / name}: bytes have changed since it was written; use another checkpoint")
-        return cls(path, Progress(**state["progress"]), state["identity"], state.get("versions", {}))
+        checkpoint = cls(
+            path, Progress(**state["progress"]), state["identity"], state.get("versions", {}), state["files"]
+        )
+        for name in state["files"] if verify is None else verify:
+            checkpoint.verify(name)
+        return checkpoint
+
+    def verify(self, name: str) -> None:
+        """Raises UserError unless the file is what was written."""
+        path = self.path / name
+        if not path.exists():
+            raise UserError(f"{path}: missing from the checkpoint; use another checkpoint")
+        if sha256(path) != self.hashes[name]:
+            raise UserError(f"{path}: bytes have changed since it was written; use another checkpoint")
 
     @property
     def tokenizer(self) -> Path:

@@ -37,7 +37,8 @@ class Subject:
         if (run / STATE).exists():
             run, which = run.parent.parent, run.name
             name = f"{run.resolve().name} {which}"
-        checkpoint = Checkpoint.open(RunDirectory(run).find(which))
+        checkpoint = Checkpoint.open(RunDirectory(run).find(which), verify=())
+        checkpoint.verify(checkpoint.tokenizer.name)
         settings = from_dict(checkpoint.config(), str(checkpoint.path))
         data, reason = data_of(checkpoint.identity, data_dir or settings.data_dir, elsewhere=bool(data_dir))
         return cls(name, run, which, checkpoint, settings, data, reason)
