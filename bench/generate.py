@@ -27,7 +27,8 @@ from model import GPT, count_parameters
 from oracle import cli
 from oracle.checkpoint import Progress, RunDirectory
 from oracle.cli import UsageError
-from oracle.files import sha256
+from oracle.config import to_json
+from oracle.files import sha256, write_text
 from oracle.markdown import table
 from oracle.plan import model_shape
 from oracle.settings import Config
@@ -94,6 +95,7 @@ def model_of(folder: Path) -> Path:
         model = GPT(model_shape(SHAPE, SHAPE.vocab_size))
         identity = {"data": "", "tokenizer": sha256(tokenizer)}
         run.save(Progress(), model, torch.optim.AdamW(model.parameters()), SHAPE, tokenizer, identity)
+        write_text(folder / "config.json", to_json(SHAPE))
     return folder
 
 
