@@ -14,7 +14,7 @@ import torch
 
 from oracle.cli import UserError
 from oracle.export import Leaving
-from oracle.export_check import Limit
+from oracle.export_check import CONTEXT, Limit
 from oracle.files import read_json, write_text
 
 PACKAGE = "gguf==0.19.0"
@@ -185,7 +185,7 @@ class LlamaCpp:
     def __init__(self, path: Path, leaving: Leaving) -> None:
         from llama_cpp import Llama
 
-        context = leaving.model.config.block_size
+        context = min(CONTEXT, leaving.model.config.block_size)
         # type_k, type_v 0: keys and values in float32, so that nothing but the weights' format makes a difference
         self._llama = Llama(
             str(path),
@@ -193,6 +193,8 @@ class LlamaCpp:
             n_batch=context,
             n_ubatch=context,
             logits_all=True,
+            n_threads=torch.get_num_threads(),
+            n_threads_batch=torch.get_num_threads(),
             type_k=0,
             type_v=0,
             verbose=False,

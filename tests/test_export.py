@@ -66,7 +66,7 @@ def test_transformers_reads_the_same_model(tmp_path, prepared, bias):
     folder = run / "export" / "hf"
     verified = report(folder)["verified"]
     assert verified["lines with the same ids"] == 266 and verified["same arg-max"] == 1
-    assert verified["largest difference of logits"] < 1e-4 and verified["greedy texts equal"].startswith("8 of 8")
+    assert verified["largest difference of logits"] < 1e-4 and verified["greedy texts equal"].startswith("4 of 4")
     config = json.loads((folder / "config.json").read_text())
     assert config["vocab_size"] == 512 and (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (
         1,
@@ -276,5 +276,5 @@ def test_a_byte_level_model_leaves_as_it_came(tmp_path):
     (tmp_path / "tokenizer.json").write_text(from_folder(tmp_path))
     run = make_run(tmp_path / "gpt2", tmp_path / "tokenizer.json")
     export.main([str(run), "--format=all", "--gguf_type=f32"])
-    assert report(run / "export" / "hf")["verified"]["greedy texts equal"].startswith("8 of 8")
+    assert report(run / "export" / "hf")["verified"]["greedy texts equal"].startswith("4 of 4")
     assert "tokenizer.ggml.merges" in gguf_fields(run / "export" / "gguf-f32" / "gpt2-f32.gguf")
