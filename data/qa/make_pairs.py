@@ -115,7 +115,7 @@ class Maker:
         pool = ThreadPoolExecutor(self.workers)
         try:
             while not stop.asked:
-                while len(waiting) < 2 * self.workers and (task := next(left, None)):
+                while not stop.asked and len(waiting) < 2 * self.workers and (task := next(left, None)):
                     waiting[pool.submit(self.teacher.pairs, task.style.messages(task.article, self.n))] = task
                 if not waiting:
                     break
