@@ -78,13 +78,13 @@ def _corrected(row: dict[str, Any], language: str) -> Good:
 def passages(text: str, prompt_words: int, chosen_words: int, most: int) -> Iterator[tuple[str, str]]:
     """Successive (beginning, continuation) of a text, cut at ends of sentences, at about so many words each."""
     sentences = [s for paragraph in text.split("\n") for s in _SENTENCE_END.split(paragraph.strip()) if s]
-    place = 0
-    for _ in range(most):
+    place = made = 0
+    while made < most and place < len(sentences):
         prompt, place = _gather(sentences, place, prompt_words)
         chosen, place = _gather(sentences, place, chosen_words)
-        if len(chosen.split()) < max(5, chosen_words // 4):
-            return
-        yield prompt, chosen
+        if len(chosen.split()) >= max(5, chosen_words // 4):
+            yield prompt, chosen
+            made += 1
 
 
 def _gather(sentences: list[str], place: int, words: int) -> tuple[str, int]:
