@@ -4,6 +4,7 @@ import json
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -13,9 +14,14 @@ from data.preferences import greek, polish, serbian
 from data.preferences.corrupt import main, pair
 from data.preferences.differ import differences
 from data.preferences.edits import Edit, apply, restore, words_of
+from data.preferences.from_model import Asked, Judge, likeness, read_questions, vocabulary
+from data.preferences.from_model import main as own_main
+from data.preferences.from_model import pair as own_pair
+from data.preferences.from_model import pairs as own_pairs
 from data.preferences.sources import Good, good_texts, passages
 from data.preferences.spoil import LANGUAGES, Dose, spoil
 from oracle.cli import UsageError, UserError
+from oracle.sampling import SamplingParams
 
 GREEK_TEXT = (
     "Ο δήμαρχος Νίκος Παπαδόπουλος είπε χθες ότι η γέφυρα θα μείνει κλειστή για 14 μέρες και οι κάτοικοι θα πηγαίνουν από τον παλιό"
@@ -264,3 +270,75 @@ def test_conversations_with_bad_lines_can_be_read_all_the_same(tmp_path: Path):
     with pytest.raises(UserError, match="line 101"):
         list(good_texts(chats, "el", 5, 5, 1))
     assert len(list(good_texts(chats, "el", 5, 5, 1, skip=True))) == 100
+
+
+# A model's own answers.
+
+JUDGE = Judge(frozenset(["η", "γέφυρα", "έκλεισε", "χθες", "για", "όλους", "στην", "πόλη"]))
+ASKED = Asked("1", "Τι έγινε;", "")
+BEST, MISSPELT, LOOP = (
+    "Η γέφυρα έκλεισε χθες.",
+    "Η γεφυρα εκλισε χθες.",
+    "γέφυρα χθες γέφυρα χθες γέφυρα χθες γέφυρα χθες",
+)
+
+
+def test_loops_and_misspellings_are_worse_and_likeness_is_better():
+    assert JUDGE.badness(BEST, "") == 0 < JUDGE.badness(MISSPELT, "") < JUDGE.badness(LOOP, "") < JUDGE.badness("", "")
+    assert likeness(BEST, BEST) == 1 and likeness(BEST, "xyz") == 0 and 0 < likeness(BEST, MISSPELT) < 1
+    assert JUDGE.badness(BEST, BEST) < JUDGE.badness(BEST, "Άνοιξε ξανά το λιμάνι.")
+    assert Judge(frozenset()).misspelt(MISSPELT) == 0
+
+
+def test_the_worst_answer_is_rejected_for_the_best_or_for_the_reference():
+    row = own_pair(ASKED, [MISSPELT, LOOP, BEST], JUDGE, 0.1)
+    assert row and (row["chosen"], row["rejected"], row["kind"]) == (BEST, LOOP, "own answer")
+    row = own_pair(ASKED._replace(reference="Η γέφυρα έκλεισε."), [BEST, LOOP], JUDGE, 0.1)
+    assert row and row["chosen"] == "Η γέφυρα έκλεισε."
+    assert own_pair(ASKED, [BEST, BEST], JUDGE, 0.0) is None and own_pair(ASKED, [BEST, ""], JUDGE, 0.1) is None
+    assert own_pair(ASKED, [BEST, MISSPELT], JUDGE, 1.0) is None
+
+
+def test_questions_come_with_and_without_answers(tmp_path: Path):
+    plain = write(tmp_path / "a.jsonl", {"id": 7, "prompt": "Τι έγινε;"})
+    assert read_questions(plain) == [Asked("7", "Τι έγινε;", "")]
+    full = write(tmp_path / "b.jsonl", {"question": "Τι έγινε;", "answer": "Αυτό."})
+    assert read_questions(full)[0].reference == "Αυτό."
+    with pytest.raises(UserError, match="line 2"):
+        read_questions(write(tmp_path / "c.jsonl", {"prompt": "Τι έγινε;"}, {"prompt": ""}))
+
+
+def test_words_seen_once_are_no_vocabulary(tmp_path: Path):
+    corpus = write(tmp_path / "a.jsonl", {"text": "Η γέφυρα έκλεισε. Η γέφυρα ανιξε."}, {"text": "Τώρα έκλεισε."})
+    assert vocabulary(corpus) == {"γέφυρα", "έκλεισε"}
+
+
+class Writer:
+    """Answers in place of an engine: the n-th sample of a question is what its seed says."""
+
+    block_size, name = 64, "writer"
+
+    class template:  # noqa: N801
+        stop_tokens = (9,)
+
+        @staticmethod
+        def trimmed(messages: list[dict[str, str]], limit: int) -> tuple[list[int], int]:
+            assert messages == [{"role": "user", "content": "Τι έγινε;"}] and limit == 44
+            return [1, 2], 0
+
+    def complete(self, prompts: list[list[int]], params: list[SamplingParams]) -> list[SimpleNamespace]:
+        assert all(own.stop_tokens == (9,) and own.max_new_tokens == 20 for own in params)
+        return [SimpleNamespace(text={5: BEST, 6: LOOP, 7: MISSPELT}[own.seed]) for own in params]
+
+
+def test_each_sample_has_a_seed_of_its_own():
+    made = own_pairs(Writer(), [ASKED], JUDGE, 3, SamplingParams(20, seed=5), 0.1)
+    assert [(row["chosen"], row["rejected"]) for row in made] == [(BEST, LOOP)]
+
+
+def test_a_run_that_does_not_answer_is_refused(tmp_path: Path):
+    prompts = write(tmp_path / "a.jsonl", {"prompt": "Τι έγινε;"})
+    with pytest.raises(UserError, match="does not exist"):
+        own_main([str(tmp_path / "none"), f"--prompts={prompts}", f"--out={tmp_path / 'o.jsonl'}"])
+    with pytest.raises(UsageError, match="samples"):
+        own_main([str(tmp_path), f"--prompts={prompts}", f"--out={tmp_path / 'o.jsonl'}", "--samples=0"])

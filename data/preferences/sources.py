@@ -39,7 +39,7 @@ def good_texts(
     Documents give up to `per_document` passages each; conversations their first question and answer. Raises UserError
     naming file and line; `skip` leaves bad lines out.
     """
-    keys = _first_keys(path)
+    keys = first_keys(path)
     if {"wrong", "right"} <= keys:
         yield from read_lines(path, lambda row: _corrected(row, language), skip)[0]
     elif keys and "text" not in keys:
@@ -54,7 +54,7 @@ def good_texts(
                 yield Good(f"{document.id}/{number}", prompt, chosen, "corpus")
 
 
-def _first_keys(path: Path) -> set[str]:
+def first_keys(path: Path) -> set[str]:
     """The keys of the first line of a .jsonl file, if it has any."""
     if not path.is_file() or kind(path) != ".jsonl":
         return set()
