@@ -138,7 +138,7 @@ def main(argv: Sequence[str]) -> None:
         "--temperature", type=float, default=1.0, help="above the usual: worse answers are wanted (default %(default)s)"
     )
     add("--max_new_tokens", type=int, default=120)
-    add("--min_gap", type=float, default=0.1, help="least difference in badness (default %(default)s)")
+    add("--min_gap", type=float, default=0.03, help="least difference in badness (default %(default)s)")
     add("--limit", type=int, default=0, help="questions; 0: all (default)")
     add("--seed", type=int, default=1337)
     add("--device", default="cpu")

@@ -25,6 +25,9 @@ MIN_WORDS, MAX_WORDS = 4, 120  # of an answer, except of a title or a date
 BEGINNING_WORDS = 12  # of a paragraph that is to be continued, at least
 LEAD_WORDS = 70
 QUOTE_WORDS = (4, 30)
+FEW_KINDS = (
+    2.0  # a kind may always have so many times an even share: of few kinds some are rare, and the rest must be more
+)
 
 _SENTENCE_END = re.compile(r"(?<=[.!?;…])(?<!\b[^\W\d_]\.)[»”\"]?\s+(?=[«„“\"–—-]?\s?[^\W\d_a-zα-ωά-ώа-џ]|\d)")
 
@@ -163,11 +166,13 @@ def quotes(article: Article, chance: random.Random) -> Iterator[Found]:
                 yield Found("said_what", {"speaker": speaker}, sentence)
 
 
-_COUNTED = re.compile(r"(?<![\d.,:/])(\d{1,3}(?:\.\d{3})*(?:,\d+)?) ([α-ωά-ώ]{3,})(?![\w’'])")
-# By the unit's ending, the longest that fits; most words in -της are men and some words in -τα women: those are passed over.
+_COUNTED = re.compile(
+    r"(?<![\d.,:/])(\d{1,3}(?:\.\d{3})*(?:,\d+)?) ([α-ωά-ώ]{3,})(?![\w’'])(?! [α-ωά-ώ]{3,}[αά]\b)"
+)  # no adjective
+# By the unit's ending, the longest that fits; but for endings that men and women share.
 _HOW = (
-    ("στες", ""), ("ίτες", ""), ("ότες", ""), ("ητές", "Πόσοι"), ("στές", "Πόσοι"), ("εις", "Πόσες"), ("ους", "Πόσους"), ("ούς", "Πόσους"),
-    ("ές", "Πόσες"), ("ες", "Πόσες"), ("οι", "Πόσοι"), ("οί", "Πόσοι"), ("ά", "Πόσα"), ("α", "Πόσα"), ("ευρώ", "Πόσα"),
+    ("στες", ""), ("ίτες", ""), ("ότες", ""), ("τές", ""), ("ίες", ""), ("εις", "Πόσες"), ("ους", "Πόσους"), ("ούς", "Πόσους"),
+    ("ές", "Πόσες"), ("ες", "Πόσες"), ("ά", "Πόσα"), ("α", "Πόσα"), ("ευρώ", "Πόσα"),
 )  # fmt: skip
 _NO_UNITS = frozenset(
     [
@@ -232,7 +237,9 @@ def times(article: Article, chance: random.Random) -> Iterator[Found]:
             yield Found("when", {"time": match[0][0].lower() + match[0][1:], "title": article.title}, sentence)
 
 
-_PERSON = re.compile(rf"\b[οηΟΗ] ({_NAME} {_NAME})(?![\w-])")  # after ο or η a name stands in its own form
+_PERSON = re.compile(
+    rf"\b[οηΟΗ] ({_NAME}(?: {_NAME}){{1,2}})(?![\w-]| [Α-ΩΆ-Ώ])"
+)  # after ο or η a name stands in its own form
 
 
 def names(article: Article, chance: random.Random) -> Iterator[Found]:
@@ -255,11 +262,9 @@ def published(article: Article, wording: dict[str, Any]) -> Iterator[Found]:
     """When the article appeared, and in which section."""
     if article.title and article.document.date:
         day = date.fromisoformat(article.document.date)
-        fillings = {
-            "title": article.title,
-            "date": f"{day.day} {wording['months'][day.month - 1]} {day.year}",
-            "section": article.document.section,
-        }
+        parts = {"day": str(day.day), "month": wording["months"][day.month - 1], "year": str(day.year)}
+        shown = _filled(wording["first_day" if day.day == 1 else "day"], parts)
+        fillings = {"title": article.title, "date": shown, "section": article.document.section}
         answer = wording["dated_section" if fillings["section"] else "dated"]
         yield Found("date", fillings, _filled(answer, fillings))
 
@@ -305,13 +310,17 @@ def _filled(wording: str, fillings: dict[str, str]) -> str:
     return re.sub(r"\{(\w+)\}", lambda match: fillings[match[1]], wording)
 
 
+def allowed_share(share: float, kinds: int) -> float:
+    """The share that one of so many kinds may have: `share`, or twice an even one where that is more."""
+    return max(share, FEW_KINDS / kinds)
+
+
 def capped(rows: list[dict[str, Any]], share: float, seed: int) -> list[dict[str, Any]]:
     """The rows without as many of the commonest kinds as make more than `share` of what is left; order is kept."""
     left = Counter(row["kind"] for row in rows)
-    if len(left) * share < 1:
-        return rows  # not to be had with so few kinds
+    share = allowed_share(share, len(left))
     limit = max(left.values())
-    while limit > 1 and limit > share * sum(min(count, limit) for count in left.values()):
+    while limit > 1 and limit > share * sum(min(count, limit) for count in left.values()) + 1e-9:
         limit -= 1
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
@@ -366,7 +375,7 @@ def write(
     return (
         f"{out}: extractive pairs, made without a model: answers are the articles' own words\n"
         f"{articles:,} articles, {told:,} with questions; {len(kept):,} pairs, {len(kept) / articles:.1f} an article"
-        f" ({len(rows) - len(kept):,} left out so that no kind is more than {share:.0%})\n"
+        f" ({len(rows) - len(kept):,} left out so that no kind is more than {allowed_share(share, len(kinds)):.0%})\n"
         f"{verbatim:.1%} of the answers stand word for word in their article (dates apart)\n"
         "kinds: " + ", ".join(f"{kind} {count:,} ({count / len(kept):.0%})" for kind, count in kinds.most_common())
     )
