@@ -13,7 +13,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,14 +112,15 @@ def pairs(
     engine: Engine, questions: Sequence[Asked], judge: Judge, samples: int, params: SamplingParams, min_gap: float
 ) -> Iterator[dict[str, Any]]:
     """Ask the model each question `samples` times, and yield what can be learnt from."""
-    assert engine.template
-    each = [
-        SamplingParams(**{**vars(params), "seed": params.seed + n, "stop_tokens": engine.template.stop_tokens})
-        for n in range(samples)
-    ]
-    for asked in questions:
+    template = engine.template
+    assert template
+    for number, asked in enumerate(questions):
+        each = [  # a seed for every answer: one seed would slip at the same place in all of them
+            replace(params, seed=params.seed + number * samples + n, stop_tokens=template.stop_tokens)
+            for n in range(samples)
+        ]
         messages = [{"role": "user", "content": asked.question}]
-        prompt, _ = engine.template.trimmed(messages, max(1, engine.block_size - params.max_new_tokens))
+        prompt, _ = template.trimmed(messages, max(1, engine.block_size - params.max_new_tokens))
         row = pair(asked, [answer.text.strip() for answer in engine.complete([prompt] * samples, each)], judge, min_gap)
         if row:
             yield row
