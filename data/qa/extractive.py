@@ -14,7 +14,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.qa.filters import copied
 from oracle.cli import UserError
 from oracle.corpus import Document
 from oracle.files import atomic_file
@@ -334,6 +333,10 @@ def capped(rows: list[dict[str, Any]], share: float, seed: int) -> list[dict[str
     return [rows[i] for i in sorted(chosen)]
 
 
+def _one_line(text: str) -> str:
+    return " ".join(normalize(text).split())
+
+
 def read_wording(language: str) -> dict[str, Any]:
     path = Path(__file__).parent / f"phrasings_{language}.json"
     try:
@@ -349,7 +352,7 @@ def write(
     """Write the pairs of a corpus, all or none, and return a summary. Raises UserError where there is none."""
     wording = read_wording(language)
     rows: list[dict[str, Any]] = []
-    articles, told, in_article = 0, 0, 0.0
+    articles = told = in_article = 0
     for document in corpus:
         if limit and articles == limit:
             break
@@ -357,11 +360,8 @@ def write(
         made = pairs_of(document, language, wording, seed, per_article)
         told += bool(made)
         rows += made
-        in_article += sum(
-            copied(r["messages"][1]["content"], normalize(f"{document.title}\n{document.text}")) == 1
-            for r in made
-            if r["kind"] != "date"
-        )
+        own = _one_line(f"{document.title} {document.text}")
+        in_article += sum(_one_line(row["messages"][1]["content"]) in own for row in made if row["kind"] != "date")
     if not rows:
         raise UserError(
             f"no question could be cut out of {articles:,} articles; is the language right, and do the articles have titles?"
