@@ -26,6 +26,8 @@ class Document:
     id: str
     text: str
     date: str = ""  # ISO day, or empty where none is known
+    title: str = ""
+    section: str = ""
 
 
 @dataclass
@@ -103,11 +105,12 @@ class CorpusReader:
             raise UserError(f'{path} line {number}: no "text"; a line is an object such as {{"id": "1", "text": "…"}}')
         if not _encodable(text):
             raise UserError(f"{path} line {number}: half a surrogate pair in the text, which is no Unicode")
-        title = record.get("title")
-        if self.keep_titles and isinstance(title, str) and title.strip():
-            text = f"{title.strip()}\n\n{text}"
+        title, section = (str(record.get(key) or "").strip() for key in ("title", "section"))
+        if self.keep_titles and title:
+            text = f"{title}\n\n{text}"
         date = ISO_DAY.match(str(record.get("date")))
-        return Document(str(record.get("id", f"{path.name}:{number}")), text, date[0] if date else "")
+        name = str(record.get("id", f"{path.name}:{number}"))
+        return Document(name, text, date[0] if date else "", title, section)
 
     def _text(self, path: Path, file: IO[bytes]) -> Iterator[Document]:
         """A text file's documents; a file of any size passes through a few megabytes of memory if it is cut."""

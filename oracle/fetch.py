@@ -222,7 +222,7 @@ class Fetcher:
                 status, latency = response.status_code, self.pace.clock() - start
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 if status in RETRY_STATUS:
-                    raise FetchError(f"answer {status}", wait=_seconds(headers.get("retry-after")), status=status)
+                    raise FetchError(f"answer {status}", wait=seconds_of(headers.get("retry-after")), status=status)
                 body = self._read(response, start + LONGEST_ANSWER)
                 size = len(body)
             self.pace.answered(latency)
@@ -305,7 +305,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _seconds(retry_after: str | None) -> float:
+def seconds_of(retry_after: str | None) -> float:
     """Seconds that a Retry-After header asks for: a number, or a date; 0 if absent or unreadable."""
     if not retry_after:
         return 0.0

@@ -22,7 +22,7 @@ from oracle.fetch import (
     Pace,
     Stop,
     StopRequestedError,
-    _seconds,
+    seconds_of,
     stop_on_signals,
 )
 
@@ -142,11 +142,11 @@ def test_a_slow_site_is_asked_more_slowly():
 
 
 def test_retry_after_is_seconds_or_a_date():
-    assert _seconds("7") == 7
-    assert _seconds(None) == _seconds("soon") == 0
+    assert seconds_of("7") == 7
+    assert seconds_of(None) == seconds_of("soon") == 0
     later = datetime.now(timezone.utc) + timedelta(seconds=100)
-    assert 95 < _seconds(format_datetime(later, usegmt=True)) <= 100
-    assert _seconds(format_datetime(later - timedelta(days=1), usegmt=True)) == 0
+    assert 95 < seconds_of(format_datetime(later, usegmt=True)) <= 100
+    assert seconds_of(format_datetime(later - timedelta(days=1), usegmt=True)) == 0
 
 
 # One page.
