@@ -33,7 +33,7 @@ from oracle.stage import Place
 class Preferring:
     """See `oracle.stage.Stage`."""
 
-    script, samples_with_evaluations = "finetune_dpo.py", True
+    script, samples_with_evaluations, saves_start = "finetune_dpo.py", True, True
 
     def __init__(self, config: Config, world: World) -> None:
         self.config, self.world, self.source = config, world, source_of(config)
