@@ -2,6 +2,7 @@
 
     python prepare.py config/demo.py
     python prepare.py --corpus=my_texts/ --data_dir=data/mine --vocab_size=8000
+    python prepare.py --corpus=my_texts/ --data_dir=data/mine --tokenizer=gpt2
 
 Three passes over the corpus, all streaming: decide every document's split; draw the tokenizer's sample; encode.
 What is already done for the same corpus and settings is not done again; the manifest is written last.
@@ -26,12 +27,13 @@ from oracle.config import load
 from oracle.corpus import OPENERS, CorpusReader, Document
 from oracle.files import atomic_file, read_json, sha256, write_text
 from oracle.parallel import cores, ordered_map
+from oracle.pretrained import tokenizer_file
 from oracle.settings import Config, Corpus
 from oracle.settings import Tokenizer as TokenizerSettings
 from oracle.shards import MANIFEST, Prepared, SplitWriter
 from oracle.split import BLANK, HELDOUT, TRAIN, VAL, Assigned, assign
 from oracle.text import normalize
-from oracle.tokenizer import Tokenizer, train_tokenizer
+from oracle.tokenizer import Tokenizer, open_tokenizer, train_tokenizer
 from oracle.tokenizer_report import Tally, baselines, compare, markdown, wasteful_words
 
 FORMAT = 2  # raise it when the same settings would give other shards
@@ -80,9 +82,12 @@ def main(argv: Sequence[str]) -> None:
 
 def _deciding_settings(config: Config) -> dict[str, Any]:
     """The settings that decide what the folder will contain."""
+    given = {"tokenizer": sha256(tokenizer_file(config.tokenizer))} if config.tokenizer else {}
     names = [f.name for group in (Corpus, TokenizerSettings) for f in fields(group)]
     values = asdict(config)
-    return {"seed": config.seed} | {n: values[n] for n in names if n not in ("workers", "overwrite")}
+    return (
+        {"seed": config.seed} | {n: values[n] for n in names if n not in ("workers", "overwrite", "tokenizer")} | given
+    )
 
 
 def _already_done(folder: Path, fingerprint: dict[str, Any], config: Config) -> bool:
@@ -96,7 +101,8 @@ def _already_done(folder: Path, fingerprint: dict[str, Any], config: Config) -> 
         print(f"note: {error}: doing so")
         path.unlink()
         return False
-    changed = [f"{k} {old.get(k)!r} -> {v!r}" for k, v in fingerprint.items() if old.get(k) != v]
+    names = [name for name in {**fingerprint, **old} if old.get(name) != fingerprint.get(name)]
+    changed = [f"{name} {old.get(name)!r} -> {fingerprint.get(name)!r}" for name in names]
     if not changed:
         print(f"{folder}: already prepared from this corpus with these settings; nothing to do")
         return True
@@ -129,7 +135,9 @@ def learn(reader: CorpusReader, folder: Path, fingerprint: dict[str, Any], confi
 
     Returns what the manifest says of it; kept in learned.json, so that an interrupted run starts at the last pass.
     """
-    path, sides, saved = folder / "tokenizer.model", folder / "sides.npy", folder / "learned.json"
+    given = tokenizer_file(config.tokenizer) if config.tokenizer else None
+    path = folder / (given.name if given else "tokenizer.model")
+    sides, saved = folder / "sides.npy", folder / "learned.json"
     if saved.exists():
         learned = read_json(saved)
         made = {"tokenizer": path, "split": sides}
@@ -142,11 +150,15 @@ def learn(reader: CorpusReader, folder: Path, fingerprint: dict[str, Any], confi
         np.save(file, assigned.sides, allow_pickle=False)
     bad = {"bad_lines": len(reader.bad_lines), "bad_line_examples": reader.bad_lines[:10]}
     sample, held_out = draw(reader, assigned, config)
-    print(f"tokenizer: training {config.tokenizer_type} on {sum(map(len, sample)):,} characters", flush=True)
-    train_tokenizer(sample, path, config.tokenizer_type, config.vocab_size, config.character_coverage)
-    tokenizer = Tokenizer(path)
+    if given:
+        with atomic_file(path) as file:
+            file.write(given.read_bytes())
+    else:
+        print(f"tokenizer: training {config.tokenizer_type} on {sum(map(len, sample)):,} characters", flush=True)
+        train_tokenizer(sample, path, config.tokenizer_type, config.vocab_size, config.character_coverage)
+    tokenizer = open_tokenizer(path)
     comparison = {}
-    if config.compare_tokenizers and config.tokenizer_type != "char":
+    if config.compare_tokenizers and config.tokenizer_type != "char" and not given:
         print("tokenizer: comparing bpe with unigram on held-out text", flush=True)
         comparison = compare(sample, held_out, folder, config.vocab_size, config.character_coverage)
     learned = {
@@ -157,7 +169,7 @@ def learn(reader: CorpusReader, folder: Path, fingerprint: dict[str, Any], confi
         "tokenizer": {
             "file": path.name,
             "sha256": tokenizer.sha256,
-            "type": config.tokenizer_type,
+            "type": "given" if given else config.tokenizer_type,
             "vocab_size": tokenizer.vocab_size,
         },
         "comparison": comparison,
@@ -183,7 +195,7 @@ _worker_tokenizer: Tokenizer  # one per worker process, with its own cache of wo
 
 def _open_tokenizer(path: Path) -> None:
     global _worker_tokenizer
-    _worker_tokenizer = Tokenizer(path)
+    _worker_tokenizer = open_tokenizer(path)
 
 
 def _encode(batch: list[Document]) -> tuple[list[int], list[np.ndarray], Tally]:
@@ -195,7 +207,7 @@ def _encode(batch: list[Document]) -> tuple[list[int], list[np.ndarray], Tally]:
 
 def encode(reader: CorpusReader, folder: Path, learned: dict[str, Any], config: Config) -> dict[str, Any]:
     """Third pass: documents to ids to shards. Returns the manifest."""
-    tokenizer = Tokenizer(folder / learned["tokenizer"]["file"])
+    tokenizer = open_tokenizer(folder / learned["tokenizer"]["file"])
     corpus = learned["corpus"]
     free, needed = shutil.disk_usage(folder).free, corpus["characters"] * tokenizer.dtype.itemsize
     if free < needed:

@@ -4,6 +4,7 @@ python sample.py out/demo --start="Το λιμάνι" --num_samples=2 --temperat
 python sample.py out/demo --start=FILE:beginning.txt --dtype=int8
 python sample.py out/demo --prompts_file=beginnings.txt --json > texts.jsonl
 python sample.py out/demo-chat --chat
+python sample.py --init_from=gpt2 --start="The harbour"
 """
 
 import json
@@ -18,6 +19,7 @@ from oracle.cli import UsageError, UserError
 from oracle.config import load, without_effect
 from oracle.generate import Engine, Generation, open_engine, prompt_ids
 from oracle.hardware import setup_device
+from oracle.hf import as_run
 from oracle.sampling import SamplingParams
 from oracle.settings import Config
 from oracle.speedometer import Speedometer
@@ -35,7 +37,10 @@ def main(argv: Sequence[str]) -> None:
     texts = read_prompts(config.prompts_file) if config.prompts_file else [read_start(config.start)]
     many = len(texts) * config.num_samples > 1 and (config.json or bool(config.prompts_file))
     slots = config.num_beams or (AT_ONCE if many else 1)
-    engine = open_engine(config.out_dir, config.checkpoint, config.dtype, slots, setup_device(config))
+    # A run's own settings say where that run began; only the command line asks for another model.
+    asked = any(word.startswith("--init_from=") for word in argv)
+    place = as_run(config.init_from) if asked else config.out_dir
+    engine = open_engine(place, config.checkpoint, config.dtype, slots, setup_device(config))
     if call.dry_run:
         print(
             f"would {'talk' if config.chat else f'complete {len(texts)} texts, first {texts[0]!r},'} with {engine.name}"

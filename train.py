@@ -24,6 +24,7 @@ from oracle.checkpoint import Checkpoint, Progress, RunDirectory
 from oracle.config import load, to_json, without_effect
 from oracle.dist import ALONE, World, gradient_sync, joined, leave, parallel, shard, whole
 from oracle.files import write_text
+from oracle.finetune import continued
 from oracle.hardware import attention, autocast, compiled, device_name, machine, setup
 from oracle.health import Health, describe, give_up
 from oracle.loader import Batch, Batches
@@ -68,7 +69,7 @@ class Job:
 
 
 def main(argv: Sequence[str]) -> None:
-    call = load("train.py", argv)
+    call = load("train.py", argv, continued)
     for warning in without_effect(call.config, "train.py"):
         print(f"warning: {warning}")
     if call.dry_run:

@@ -5,7 +5,7 @@
         model.safetensors            weights, float32
         optimizer.safetensors        AdamW's moments by parameter name, the random generators, the loop's own tensors
         state.json                   step, best loss, hashes of data and of the files beside it, versions; written last
-        config.json  tokenizer.model
+        config.json  tokenizer.model (tokenizer.json in an imported model)
     out/<run>/checkpoints/pointers.json   {"last": "step-00000500", "best": "step-00000250"}
 
 A checkpoint is written under a temporary name, fsync'd and renamed; then the pointer moves; only then are
@@ -14,9 +14,8 @@ save, because sharded weights must be put together; rank 0 writes.
 """
 
 import json
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,14 @@ from safetensors.torch import load_file, save_file
 from oracle.cli import UserError
 from oracle.config import to_json
 from oracle.dist import ALONE, World, placed_like, whole
-from oracle.files import read_json, sha256, write_text
+from oracle.files import read_json, sha256, sync, write_text
 from oracle.settings import Config
 from oracle.versions import versions
 
 FORMAT = 1
 FOLDER, POINTERS, STATE = "checkpoints", "pointers.json", "state.json"
-WEIGHTS, OPTIMIZER, TOKENIZER = "model.safetensors", "optimizer.safetensors", "tokenizer.model"
+WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+TOKENIZERS = "tokenizer.model", "tokenizer.json"  # one of them: SentencePiece, or byte-level BPE of an imported model
 CHAT_TEMPLATE = "chat_template.jinja"
 
 
@@ -101,8 +101,8 @@ class RunDirectory:
                 temporary.mkdir()
                 _save_tensors(weights, temporary / WEIGHTS)
                 _save_tensors(others, temporary / OPTIMIZER)
-                shutil.copyfile(tokenizer, temporary / TOKENIZER)
-                _sync(temporary / TOKENIZER)
+                shutil.copyfile(tokenizer, temporary / tokenizer.name)
+                sync(temporary / tokenizer.name)
                 for name, text in ({"config.json": to_json(config)} | (files or {})).items():
                     write_text(temporary / name, text)
                 state = {
@@ -110,10 +110,10 @@ class RunDirectory:
                     "progress": vars(progress),
                     "identity": identity,
                     "versions": versions(),
-                    "files": {name: sha256(temporary / name) for name in (WEIGHTS, OPTIMIZER, TOKENIZER)},
+                    "files": {name: sha256(temporary / name) for name in (WEIGHTS, OPTIMIZER, tokenizer.name)},
                 }
                 write_text(temporary / STATE, json.dumps(state, indent=1))
-                _sync(temporary)
+                sync(temporary)
                 if final.exists():  # left by a kill between the rename and the pointer
                     _discard(final)
                 temporary.rename(final)
@@ -129,7 +129,7 @@ class RunDirectory:
             return
         pointers = self.pointers() | {which: name}
         write_text(self.folder / POINTERS, json.dumps(pointers))
-        _sync(self.folder)
+        sync(self.folder)
         for folder in self.folder.glob("step-????????"):
             kept = self.keep_interval and int(folder.name.removeprefix("step-")) % self.keep_interval == 0
             if folder.name not in pointers.values() and not kept:
@@ -157,10 +157,11 @@ class Checkpoint:
     progress: Progress
     identity: dict[str, str]
     versions: dict[str, str]  # of code and packages that wrote it
+    hashes: dict[str, str]  # name of a file beside the state -> its sha256 as it was written
 
     @classmethod
-    def open(cls, path: Path) -> "Checkpoint":
-        """Raises UserError if a file is missing, damaged or of another version."""
+    def open(cls, path: Path, verify: Collection[str] | None = None) -> "Checkpoint":
+        """Raises UserError if a file is missing, damaged or of another version; all are read, or those to `verify`."""
         try:
             state = json.loads((path / STATE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -169,16 +170,24 @@ class Checkpoint:
             raise UserError(
                 f"{path}: checkpoint format {state['format']}, this version reads {FORMAT}; use the version that wrote it"
             )
-        for name, expected in state["files"].items():
-            if not (path / name).exists():
-                raise UserError(f"{path / name}: missing from the checkpoint; use another checkpoint")
-            if sha256(path / name) != expected:
-                raise UserError(f"{path / name}: bytes have changed since it was written; use another checkpoint")
-        return cls(path, Progress(**state["progress"]), state["identity"], state.get("versions", {}))
+        checkpoint = cls(
+            path, Progress(**state["progress"]), state["identity"], state.get("versions", {}), state["files"]
+        )
+        for name in state["files"] if verify is None else verify:
+            checkpoint.verify(name)
+        return checkpoint
+
+    def verify(self, name: str) -> None:
+        """Raises UserError unless the file is what was written."""
+        path = self.path / name
+        if not path.exists():
+            raise UserError(f"{path}: missing from the checkpoint; use another checkpoint")
+        if sha256(path) != self.hashes[name]:
+            raise UserError(f"{path}: bytes have changed since it was written; use another checkpoint")
 
     @property
     def tokenizer(self) -> Path:
-        return self.path / TOKENIZER
+        return next(path for path in map(self.path.joinpath, TOKENIZERS) if path.exists())
 
     @property
     def chat_template(self) -> Path | None:
@@ -267,18 +276,9 @@ def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
         save_file(tensors, path)
     except SafetensorError as error:  # its only failure here is the operating system's, in words of its own
         raise OSError(f"{path}: {error}; the previous checkpoint is whole: free some space and resume") from None
-    _sync(path)
+    sync(path)
 
 
 def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = load_file(path)
     return tensors
-
-
-def _sync(path: Path) -> None:
-    """Make a file or a directory's entries durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -312,7 +312,11 @@ def _example(field: dataclasses.Field) -> str:
 
 def help_text(script: str) -> str:
     """Every setting of `script` with type, default, bounds and meaning."""
-    places = {"sample.py": "[run directory | config file]", "evaluate.py": "out/<run> [out/<other> ...]"}
+    places = {
+        "sample.py": "[run directory | config file]",
+        "export.py": "out/<run>",
+        "evaluate.py": "out/<run> [out/<other> ...]",
+    }
     place = places.get(script, "[config file]")
     lines = [f"usage: python {script} {place} [--name=value ...] [--dry_run] [--help]", ""]
     for group in SCRIPTS[script]:

@@ -23,7 +23,7 @@ from oracle.engine import CachedGPT, Network, Span
 from oracle.plan import model_shape
 from oracle.sampling import Repeats, SamplingParams, TokenLogprob, draw, penalize
 from oracle.stream import TextStream
-from oracle.tokenizer import Tokenizer
+from oracle.tokenizer import Tokenizer, open_tokenizer
 from oracle.weights import load_parts
 
 FinishReason = Literal["", "stop", "length", "cancelled"]
@@ -150,17 +150,20 @@ class Engine:
         """
         ended = self._drop_cancelled()
         self._admit()
-        work = self._work()
-        if not work:
-            return ended
-        tokens: list[int] = []
-        for slot, span in work:
-            tokens += slot.context[span.start : span.start + span.count]
-        logits = self.network.forward(torch.tensor(tokens), [span for _, span in work])
-        if logits.isnan().any():
-            raise UserError(RUINED)
-        advanced = [self._advance(slot, span, row) for (slot, span), row in zip(work, logits, strict=True)]
-        return ended + [request for request in advanced if request]
+        # Apart, because a few rows and many take different ways through the matrices, which round differently: what
+        # is being written must not depend on whether somebody else's prompt is being read.
+        for work in self._work():
+            if not work:
+                continue
+            tokens: list[int] = []
+            for slot, span in work:
+                tokens += slot.context[span.start : span.start + span.count]
+            logits = self.network.forward(torch.tensor(tokens), [span for _, span in work])
+            if logits.isnan().any():
+                raise UserError(RUINED)
+            advanced = [self._advance(slot, span, row) for (slot, span), row in zip(work, logits, strict=True)]
+            ended += [request for request in advanced if request]
+        return ended
 
     def stream(self, prompt: list[int], params: SamplingParams) -> Iterator[str]:
         """The answer to one prompt, piece by piece. Closing the iterator cancels the request."""
@@ -209,7 +212,7 @@ class Engine:
             slot.request, slot.context, slot.number = request, list(request.prompt), self._admitted
             self._admitted += 1
 
-    def _work(self) -> list[tuple[_Slot, Span]]:
+    def _work(self) -> tuple[list[tuple[_Slot, Span]], list[tuple[_Slot, Span]]]:
         """What this step reads: the last token of each text being written, and a part of the oldest unread prompt."""
         written: list[tuple[_Slot, Span]] = []
         read: list[tuple[_Slot, Span]] = []
@@ -222,7 +225,7 @@ class Engine:
             span = Span(number, start, min(len(slot.context) - start, PREFILL))
             (written if span.count == 1 else read).append((slot, span))
         oldest = sorted(read, key=lambda work: work[0].number)[:1]
-        return written + oldest
+        return written, oldest
 
     def _advance(self, slot: _Slot, span: Span, logits: torch.Tensor) -> Generation | None:
         """Note what was read; when that was all of the context, draw. Returns the request if it has a new token or ended."""
@@ -252,8 +255,9 @@ def open_engine(
 
     Raises UserError if there is no such checkpoint, or it is damaged.
     """
-    checkpoint = Checkpoint.open(RunDirectory(place).find(which))
-    tokenizer = Tokenizer(checkpoint.tokenizer)
+    checkpoint = Checkpoint.open(RunDirectory(place).find(which), verify=())
+    checkpoint.verify(checkpoint.tokenizer.name)  # the weights are verified where they are read
+    tokenizer = open_tokenizer(checkpoint.tokenizer)
     shape = model_shape(from_dict(checkpoint.config(), str(checkpoint.path)), tokenizer.vocab_size)
     parts = load_parts(checkpoint, shape, dtype, torch.device(device))
     template = Template(tokenizer) if checkpoint.chat_template else None

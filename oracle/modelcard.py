@@ -5,6 +5,7 @@ Figures are the run's own. The licence is for a person to choose: a card that wa
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from oracle.cli import UserError
@@ -46,29 +47,33 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
-def card(run: History, language: str | None, license: str | None) -> str:
-    """The card of a run. `language` and `license` override what the data card says, and what nobody has said."""
+def card(run: History, language: str | None, license: str | None, exported: Sequence[str] = ()) -> str:
+    """The card of a run. `language` and `license` override what the data card says, and what nobody has said.
+
+    `exported` is, in Markdown lines, how to run it where it was exported to; the card is then one for transformers.
+    """
     sections = [
-        ("Intended use", _use(run)),
+        ("Intended use", _use(run, exported)),
         ("Limits", _limits(run)),
         ("What it was trained on", _data(run)),
         ("How it was trained", _training(run)),
         ("Evaluation", _evaluation(run)),
     ]
-    lines = [*_front_matter(run, language, license), "", f"# {literal(run.name)}", "", *_opening(run), ""]
+    library = "transformers" if exported else "nanooracle"
+    lines = [*_front_matter(run, language, license, library), "", f"# {literal(run.name)}", "", *_opening(run), ""]
     for title, section in sections:
         lines += [f"## {title}", "", *section, ""]
     return "\n".join(lines)
 
 
-def _front_matter(run: History, language: str | None, license: str | None) -> list[str]:
+def _front_matter(run: History, language: str | None, license: str | None, library: str) -> list[str]:
     language = language or (run.datacard or {}).get("language")
     return [
         "---",
         f"language: {json.dumps(language)}" if language else "language: und  # fill in, such as el",
         f"license: {json.dumps(license)}" if license else "license: unknown  # yours to choose, such as cc-by-4.0",
         "pipeline_tag: text-generation",
-        "library_name: nanooracle",
+        f"library_name: {library}",
         "tags: [gpt2, trained-from-scratch]",
         "---",
     ]
@@ -89,14 +94,12 @@ def _opening(run: History) -> list[str]:
     return lines
 
 
-def _use(run: History) -> list[str]:
+def _use(run: History, exported: Sequence[str]) -> list[str]:
     return [
         "To continue a text in the manner of its corpus; to study how a language model learns from a limited text; as a"
         " base for fine-tuning.",
         "",
-        "```sh",
-        f'python sample.py {run.folder.as_posix()} --start="…"',
-        "```",
+        *(exported or ("```sh", f'python sample.py {run.folder.as_posix()} --start="…"', "```")),
     ]
 
 

@@ -20,7 +20,7 @@ from oracle.report import baselines_of
 from oracle.settings import Config
 from oracle.shards import Prepared
 from oracle.stage import Place
-from oracle.tokenizer import Tokenizer
+from oracle.tokenizer import open_tokenizer
 
 
 class Pretraining:
@@ -30,7 +30,7 @@ class Pretraining:
 
     def __init__(self, config: Config, world: World) -> None:
         self.config, self.data = config, Prepared(config.data_dir)
-        self.tokenizer = Tokenizer(self.data.tokenizer_path)
+        self.tokenizer = open_tokenizer(self.data.tokenizer_path)
         self.identity = {"data": self.data.sha256, "tokenizer": self.tokenizer.sha256}
         self.epoch_tokens, self.baselines = self.data.train.tokens, baselines_of(self.data.manifest)
         self.files: dict[str, str] = {}

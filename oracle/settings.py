@@ -44,6 +44,11 @@ class Corpus:
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer:
+    tokenizer: str = setting(
+        "",
+        "an existing tokenizer instead of a new one: tokenizer.model, a run directory, or a model as init_from takes it;"
+        " the other settings of tokenizers then have no effect",
+    )
     tokenizer_type: str = setting("bpe", "SentencePiece model", choices=("bpe", "unigram", "char"))
     vocab_size: int = setting(16_000, "pieces, the special tokens among them (an upper bound for char)", minimum=300)
     character_coverage: float = setting(
@@ -69,10 +74,16 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Origin:
     init_from: str = setting(
-        "scratch", "scratch: start anew; resume: go on from the run's last checkpoint; a run directory: its weights"
+        "scratch",
+        "scratch: start anew; resume: go on from the run's last checkpoint; a run directory: its weights;"
+        " gpt2 (-medium, -large, -xl), a Hugging Face GPT-2 folder or .safetensors file: those, with their tokenizer",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Origin):
     max_iters: int = setting(0, "optimizer steps; 0 when max_epochs says how long", minimum=0)
     max_epochs: float = setting(0.0, "passes over the training split; 0 when max_iters says how long", minimum=0)
     expected_tokens: int = setting(0, "the corpus as --dry_run assumes it until prepare.py has counted it", minimum=0)
@@ -268,6 +279,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Export:
+    format: str = setting(
+        "hf", "of which program: transformers, llama.cpp and Ollama, or both", choices=("hf", "gguf", "all")
+    )
+    gguf_type: str = setting("f16", "number format of a GGUF file's matrices", choices=("f32", "f16", "bf16", "q8_0"))
+    export_dir: str = setting("", "folder for the exports hf and gguf-<type>; empty takes export in the run directory")
+    verify: bool = setting(True, "compare ids, logits and text with ours, and write nothing that differs")
+    push: str = setting("", "owner/name on the Hugging Face Hub to upload to")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config(
     Run,
     Corpus,
@@ -284,6 +306,7 @@ class Config(
     Sampling,
     Showing,
     Evaluation,
+    Export,
 ):
     """One run through every stage, flat: `config.learning_rate`."""
 
@@ -293,6 +316,7 @@ SCRIPTS: dict[str, tuple[type, ...]] = {
     "train.py": (Run, Model, Training, Device, Speed, Logging),
     "finetune_chat.py": (Run, Conversations, Examples, Model, Training, Device, Speed, Logging),
     "finetune_dpo.py": (Run, Preferences, Examples, Model, Training, Device, Speed, Logging),
-    "sample.py": (Run, Device, Drawing, Sampling, Showing),
+    "sample.py": (Run, Origin, Device, Drawing, Sampling, Showing),
+    "export.py": (Run, Drawing, Export),
     "evaluate.py": (Run, Device, Drawing, Evaluation),
 }

@@ -14,7 +14,7 @@ from oracle.plan import model_shape
 from oracle.settings import Config
 from oracle.shards import Prepared, Split
 from oracle.text import normalize
-from oracle.tokenizer import Tokenizer
+from oracle.tokenizer import Tokenizer, open_tokenizer
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class Subject:
         if (run / STATE).exists():
             run, which = run.parent.parent, run.name
             name = f"{run.resolve().name} {which}"
-        checkpoint = Checkpoint.open(RunDirectory(run).find(which))
+        checkpoint = Checkpoint.open(RunDirectory(run).find(which), verify=())
+        checkpoint.verify(checkpoint.tokenizer.name)
         settings = from_dict(checkpoint.config(), str(checkpoint.path))
-        data, reason = _data(checkpoint.identity, data_dir or settings.data_dir, elsewhere=bool(data_dir))
+        data, reason = data_of(checkpoint.identity, data_dir or settings.data_dir, elsewhere=bool(data_dir))
         return cls(name, run, which, checkpoint, settings, data, reason)
 
     @property
@@ -48,7 +49,7 @@ class Subject:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer(self.checkpoint.tokenizer)
+        return open_tokenizer(self.checkpoint.tokenizer)
 
     @property
     def parameters(self) -> int:
@@ -63,7 +64,7 @@ class Subject:
         return {name: split for name, split in found.items() if split and split.tokens}
 
 
-def _data(identity: Mapping[str, str], folder: str, elsewhere: bool) -> tuple[Prepared | None, str]:
+def data_of(identity: Mapping[str, str], folder: str, elsewhere: bool) -> tuple[Prepared | None, str]:
     """The prepared data in `folder`, or None and the reason.
 
     Where the run left it, it must be the very data; named by the user, it must have been made with the same tokenizer.

@@ -62,6 +62,15 @@ def train_tokenizer(
         file.write(model.getvalue())
 
 
+def open_tokenizer(path: str | Path) -> "Tokenizer":
+    """The tokenizer in a file: SentencePiece, or the `tokenizer.json` of a model that was trained elsewhere."""
+    if Path(path).suffix != ".json":
+        return Tokenizer(path)
+    from oracle.byte_level import ByteLevelTokenizer
+
+    return ByteLevelTokenizer(path)
+
+
 def _why_not(message: str, kind: str, vocab_size: int) -> str:
     """SentencePiece's own error as a sentence."""
     if high := re.search(r"too high \(\d+\)\. Please set it to a value <= (\d+)", message):
@@ -114,7 +123,7 @@ class Tokenizer:
         return ids
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """For each text its ids between BOS and EOS, in `self.dtype`.
+        """For each text its ids between beginning and end marks, in `self.dtype`.
 
         The same ids as `encode`, several times faster: words repeat, so each distinct one is encoded once.
         """
@@ -125,7 +134,7 @@ class Tokenizer:
         new = list({unit for units in split for unit in units if unit not in cache})
         for unit, ids in zip(new, self._model.encode(new, out_type="numpy", num_threads=1), strict=True):
             cache[unit] = ids.astype(self.dtype).tobytes()
-        first, last = (np.array([token], dtype=self.dtype).tobytes() for token in (BOS, EOS))
+        first, last = (np.array([token], dtype=self.dtype).tobytes() for token in (self.bos, self.eos))
         return [
             np.frombuffer(b"".join([first, *map(cache.__getitem__, units), last]), dtype=self.dtype) for units in split
         ]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from oracle.shards import Split, unigram_bits
-from oracle.tokenizer import BOS, Tokenizer, train_tokenizer
+from oracle.tokenizer import Tokenizer, train_tokenizer
 
 WORD = re.compile(r"[^\W\d_]{3,}")  # three letters or more
 COMPARED = ("bpe", "unigram")
@@ -113,7 +113,7 @@ def baselines(counts: np.ndarray, folder: Path, splits: dict[str, Any], tokenize
     padded = np.zeros(tokenizer.vocab_size)
     padded[: len(counts)] = counts[: tokenizer.vocab_size]
     return {
-        "unigram_bits_per_byte": unigram_bits(padded, documents, skip=BOS) / val.bytes,
+        "unigram_bits_per_byte": unigram_bits(padded, documents, skip=tokenizer.bos) / val.bytes,
         "xz_bits_per_byte": 8 * packed / val.bytes,
     }
 

@@ -1,0 +1,135 @@
+"""Matrices that few rows are multiplied with: on a CPU, as fast as memory can be read.
+
+Writing a text multiplies one row with every matrix of the model, so its speed is that of reading them. PyTorch's own
+matrix product reaches half of it for one row; a sum over products, which torch.compile's backend turns into one
+vectorised loop, reaches all of it, takes a few rows at once for little more, and works on weights of any format.
+int8 weights are taken four at a time as one int32 and unpacked by shifts, which every processor does well.
+
+Scales are one for each output, activations stay float32: a row's result does not depend on the rows beside it.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+GROUPS = (4, 2, 1)  # rows that share one reading of the matrix
+FEW = 32  # rows beyond which an ordinary matrix product is faster
+LARGE = 1 << 20  # elements from which a loop of its own pays for being compiled
+LANES = 4  # int8 weights in an int32
+
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Matrix:
+    """A linear layer: `stored` (out, in) in float32, bfloat16 or int8, with a `scale` (out) if int8.
+
+    Called with rows (N, in) in float32 it returns (N, out) in float32.
+    """
+
+    def __init__(self, stored: torch.Tensor, bias: torch.Tensor | None, scale: torch.Tensor | None = None) -> None:
+        self.stored = stored
+        self.bias = torch.zeros(len(stored)) if bias is None else bias
+        self.scale = torch.ones(len(stored)) if scale is None else scale
+        self._lanes = stored.view(torch.int32) if stored.dtype == torch.int8 and stored.shape[1] % LANES == 0 else None
+
+    @property
+    def nbytes(self) -> int:
+        return self.stored.nbytes + (self.scale.nbytes if self.stored.dtype == torch.int8 else 0)
+
+    def rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """Its rows `ids` (N) as an embedding: (N, in)."""
+        return self.stored[ids].float() * self.scale[ids, None]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > FEW or self.stored.numel() < LARGE:
+            return self._product(x)
+        parts, first = [], 0
+        while first < len(x):
+            size = next(n for n in GROUPS if n <= len(x) - first)
+            parts.append(self._few(x[first : first + size]))
+            first += size
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
+        if self.stored.dtype == torch.int8:
+            return F.linear(x, self.stored.float()) * self.scale + self.bias
+        return F.linear(x, self.stored.float(), self.bias)
+
+    def _few(self, x: torch.Tensor) -> torch.Tensor:
+        stored = self.stored
+        if self._lanes is not None:
+            stored, x = self._lanes, x.view(len(x), -1, LANES).transpose(1, 2)
+        kernel = compiled_kernel(len(x), tuple(stored.shape), stored.dtype, torch.get_num_threads())
+        if kernel:
+            return kernel(stored, self.scale, self.bias, x.contiguous())
+        return self._uncompiled(x.transpose(1, 2).reshape(len(x), -1) if self._lanes is not None else x)
+
+    def _uncompiled(self, x: torch.Tensor) -> torch.Tensor:
+        """The fastest of PyTorch's own, where there is no compiler; in bfloat16 but for float32 weights."""
+        if self.stored.dtype == torch.float32:
+            return F.linear(x, self.stored, self.bias)
+        if self.stored.dtype == torch.bfloat16:
+            return F.linear(x.bfloat16(), self.stored).float() + self.bias
+        product: torch.Tensor = torch._weight_int8pack_mm(x.bfloat16(), self.stored, self.scale.bfloat16())
+        return product.float() + self.bias
+
+
+def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`weight` (out, in) as int8, and the scale (out) of each row: its largest value becomes 127."""
+    scale = weight.float().abs().amax(1).clamp(min=1e-12) / 127
+    return (weight.float() / scale[:, None]).round().to(torch.int8), scale
+
+
+def _sums_of_products(w: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """w (out, in) of any floating format, x (n, in) -> (n, out). One loop over w for all rows of x."""
+    wide = w.to(torch.float32)
+    return torch.stack([(wide * row).sum(-1) for row in x.unbind()]) + bias
+
+
+def _sums_of_lanes(w: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """w (out, in / 4) int32 of four int8 each, x (n, 4, in / 4): every fourth input of a row together -> (n, out)."""
+    lanes = [((w << (24 - 8 * lane)) >> 24).to(torch.float32) for lane in range(LANES)]
+    a, b, c, d = lanes
+    sums = [(a * row[0] + b * row[1] + c * row[2] + d * row[3]).sum(-1) for row in x.unbind()]
+    return torch.stack(sums) * scale + bias
+
+
+@functools.cache
+def compiled_kernel(n: int, shape: tuple[int, int], dtype: torch.dtype, threads: int) -> Kernel | None:
+    """The loop for `n` rows and a matrix of `shape`, compiled once a process and kept on disk by PyTorch.
+
+    None, with a warning the first time, where there is no C++ compiler. The number of `threads` is part of the code.
+    """
+    try:
+        return _compile(n, shape, dtype)
+    except Exception as error:
+        _warn_once(next(iter(str(error).strip().splitlines()), type(error).__name__))
+        return None
+
+
+def _compile(n: int, shape: tuple[int, int], dtype: torch.dtype) -> Kernel:
+    import torch._inductor as inductor  # slow to import, and small models do without
+    from torch._inductor import config
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    lanes = dtype == torch.int32
+    function = _sums_of_lanes if lanes else _sums_of_products
+    x = torch.zeros(n, LANES, shape[1]) if lanes else torch.zeros(n, shape[1])
+    inputs: list[Any] = [torch.zeros(shape, dtype=dtype), torch.ones(shape[0]), torch.zeros(shape[0]), x]
+    # The compiler looks at the processor and not at what PyTorch was told to make of it.
+    width = 256 if torch.backends.cpu.get_cpu_capability() == "AVX2" else None
+    with config.patch({"cpp.simdlen": width}):
+        kernel: Kernel = inductor.compile(make_fx(function)(*inputs), inputs)
+        kernel(*inputs)
+    return kernel
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    print(
+        f"warning: no C++ compiler for the fast kernels ({reason}); writing goes on with slower ones", file=sys.stderr
+    )
