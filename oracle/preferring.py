@@ -25,7 +25,7 @@ from oracle.packing import Sample
 from oracle.pairs import PairBatches, PairRows, fit
 from oracle.plan import Plan
 from oracle.preferences import check_apart, read_pairs
-from oracle.reference import Reference, logps_of, missing, read_reference, write_reference
+from oracle.reference import FILE, Reference, logps_of, missing, read_reference, write_reference
 from oracle.settings import Config
 from oracle.stage import Place
 
@@ -104,6 +104,8 @@ class Preferring:
         base = _hash_of_weights(start)
         stored = read_reference(run, data, base)
         if stored is None:
+            pairs = len(self.train.texts) + len(self.val.texts)
+            print(f"reading {pairs:,} pairs once with the starting model, for {run / FILE}", flush=True)
             start.to(place.device)
             stored = Reference(*(logps_of(start, rows, batch_size, place) for rows in (self.rows, self.val_rows)))
             if place.world.main:
