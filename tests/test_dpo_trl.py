@@ -1,6 +1,5 @@
 """The same weights, pairs and steps through TRL's DPOTrainer: the same losses and figures. Skipped where TRL is absent."""
 
-import os
 from copy import deepcopy
 
 import pytest
@@ -102,9 +101,6 @@ def theirs(model: GPT, texts: list[Texts], options: dict, folder) -> list[dict[s
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
-@pytest.mark.skipif(
-    "TRL" not in os.environ, reason="takes half a minute and wants trl: TRL=1 pytest tests/test_dpo_trl.py"
-)
 @pytest.mark.parametrize(
     ("objective", "options"),
     [
