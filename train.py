@@ -65,6 +65,7 @@ class Job:
     measures: Callable[[], dict[str, float]] = dict  # what else a log line tells of its steps
     verdict: Callable[[dict[str, float]], str] = lambda figures: ""  # why an evaluation's figures end the run
     samples_with_evaluations: bool = False
+    saves_start: bool = False
 
 
 def main(argv: Sequence[str]) -> None:
@@ -117,6 +118,7 @@ def train(make_stage: Callable[[Config, World], Stage], config: Config, argv: Se
                 ),
                 run=run, device=device, dtype=dtype, scaler=scaler, health=health, world=world,
                 measures=stage.measures, verdict=stage.verdict, samples_with_evaluations=stage.samples_with_evaluations,
+                saves_start=stage.saves_start,
             )  # fmt: skip
             logbook.say(opening(job, stage, kernel))
             try:
@@ -282,7 +284,9 @@ def housekeeping(
     sampling_step = step in config.sample_iters or final or (job.samples_with_evaluations and evaluation_due)
     sampling_due = bool(config.sample_prompts) and sampling_step
     intervals = (config.checkpoint_interval or config.eval_interval, config.keep_interval)
-    saving_due = step > 0 and (evaluation_due or save_asked or any(n and step % n == 0 for n in intervals))
+    saving_due = (step > 0 or job.saves_start) and (
+        evaluation_due or save_asked or any(n and step % n == 0 for n in intervals)
+    )
     if not (evaluation_due or sampling_due or saving_due):
         return None
     saved = save(job, progress, logbook, meter, must=final) if saving_due else None

@@ -30,7 +30,7 @@ from oracle.stage import Place
 class Answering:
     """See `oracle.stage.Stage`."""
 
-    script, samples_with_evaluations = "finetune_chat.py", True
+    script, samples_with_evaluations, saves_start = "finetune_chat.py", True, False
 
     def __init__(self, config: Config, world: World) -> None:
         self.config, self.source = config, source_of(config)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from oracle.chat import Message
 from oracle.cli import UserError
@@ -85,7 +85,7 @@ def read_conversations(path: str | Path, skip: bool = False) -> Conversations:
         unused.update(record.keys() - keys - {"id", "source", "article"})
         messages = convert(record)
         return Conversation(
-            str(record.get("id") or f"entry {count}"), str(record.get("article") or ""), *_checked(messages)
+            str(record.get("id") or f"entry {count}"), str(record.get("article") or ""), *checked(messages)
         )
 
     items, skipped = read_lines(Path(path), parse, skip)
@@ -106,35 +106,35 @@ def shape_of(record: dict[str, Any]) -> str:
 
 
 def _openai(record: dict[str, Any]) -> list[dict[str, Any]]:
-    return _message_list(record["messages"], "messages")
+    return message_list(record["messages"], "messages")
 
 
 def _sharegpt(record: dict[str, Any]) -> list[dict[str, Any]]:
-    said = [
-        {**m, "role": m.get("from"), "content": m.get("value")}
-        for m in _message_list(record["conversations"], "conversations")
-    ]
-    return [*_system(record), *said]
+    return [*system_message(record), *(from_value(m) for m in message_list(record["conversations"], "conversations"))]
 
 
 def _alpaca(record: dict[str, Any]) -> list[dict[str, Any]]:
     history = record.get("history") or []
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
         raise BadLineError("history is no list of [question, answer]")
-    asked = "\n\n".join(_text(record, key) for key in ("instruction", "input") if record.get(key))
-    return [*_system(record), *(m for pair in history for m in _turn(*pair)), *_turn(asked, _text(record, "output"))]
+    asked = "\n\n".join(text_of(record, key) for key in ("instruction", "input") if record.get(key))
+    return [
+        *system_message(record),
+        *(m for pair in history for m in _turn(*pair)),
+        *_turn(asked, text_of(record, "output")),
+    ]
 
 
 def _question_answer(record: dict[str, Any]) -> list[dict[str, Any]]:
-    asked = "\n\n".join(_text(record, key) for key in ("context", "question") if record.get(key))
-    return [*_system(record), *_turn(asked, _text(record, "answer"))]
+    asked = "\n\n".join(text_of(record, key) for key in ("context", "question") if record.get(key))
+    return [*system_message(record), *_turn(asked, text_of(record, "answer"))]
 
 
 def _prompt_completion(record: dict[str, Any]) -> list[dict[str, Any]]:
     prompt, completion = record["prompt"], record.get("completion")
     if isinstance(prompt, list) or isinstance(completion, list):
-        return [*_message_list(prompt, "prompt"), *_message_list(completion, "completion")]
-    return _turn(_text(record, "prompt"), _text(record, "completion"))
+        return [*message_list(prompt, "prompt"), *message_list(completion, "completion")]
+    return _turn(text_of(record, "prompt"), text_of(record, "completion"))
 
 
 # Shape -> keys it uses, the telling one first, and how it becomes messages.
@@ -147,29 +147,37 @@ SHAPES: dict[str, tuple[dict[str, None], Callable[[dict[str, Any]], list[dict[st
 }
 
 
-def _system(record: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"role": "system", "content": _text(record, "system")}] if record.get("system") else []
+def system_message(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": "system", "content": text_of(record, "system")}] if record.get("system") else []
 
 
 def _turn(asked: Any, answered: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
 
 
-def _text(record: dict[str, Any], key: str) -> str:
+def from_value(message: dict[str, Any]) -> dict[str, Any]:
+    """ShareGPT's words for role and content, in ours."""
+    return {**message, "role": message.get("from"), "content": message.get("value")}
+
+
+def text_of(record: dict[str, Any], key: str) -> str:
     value = record.get(key)
     if not isinstance(value, str):
         raise BadLineError(f"{key} is {'missing' if value is None else 'no text'}")
     return value
 
 
-def _message_list(value: Any, name: str) -> list[dict[str, Any]]:
+def message_list(value: Any, name: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value or not all(isinstance(m, dict) for m in value):
         raise BadLineError(f"{name} is no list of messages")
     return value
 
 
-def _checked(said: Sequence[dict[str, Any]]) -> tuple[tuple[Message, ...], tuple[bool, ...]]:
-    """Messages in canonical form, and which answers are learnt from. Raises BadLineError naming the message at fault."""
+def checked(said: Sequence[dict[str, Any]], answer_alone: bool = False) -> tuple[tuple[Message, ...], tuple[bool, ...]]:
+    """Messages in canonical form, and which answers are learnt from; `answer_alone` allows one that nobody asked for.
+
+    Raises BadLineError naming the message at fault.
+    """
     messages: list[Message] = []
     learn = []
     for number, message in enumerate(said, start=1):
@@ -185,7 +193,8 @@ def _checked(said: Sequence[dict[str, Any]]) -> tuple[tuple[Message, ...], tuple
         if role == "system" and messages:
             raise BadLineError(f"message {number}: a system message stands first or not at all")
         before = messages[-1]["role"] if messages else "system"
-        if role != "system" and role == ("assistant" if before == "system" else before):
+        unasked = role == "assistant" and before == "system" and not (answer_alone and len(said) == 1)
+        if unasked or role == before == "user" or role == before == "assistant":
             raise BadLineError(
                 f"message {number}: {role} after {before}; user and assistant take turns, the user first"
             )
@@ -200,7 +209,20 @@ def _checked(said: Sequence[dict[str, Any]]) -> tuple[tuple[Message, ...], tuple
     return tuple(messages), tuple(learn)
 
 
-def split(items: Sequence[Conversation], val_fraction: float) -> tuple[list[Conversation], list[Conversation]]:
+class Asked(Protocol):
+    """Something that was asked, perhaps of an article."""
+
+    @property
+    def article(self) -> str: ...
+
+    @property
+    def question(self) -> str: ...
+
+
+T = TypeVar("T", bound=Asked)
+
+
+def split(items: Sequence[T], val_fraction: float) -> tuple[list[T], list[T]]:
     """(training, validation) by a hash of what each is about: its article, else its first question.
 
     Neither an article nor a question is on both sides; which side does not depend on order or on what else there is,
@@ -221,8 +243,8 @@ def split(items: Sequence[Conversation], val_fraction: float) -> tuple[list[Conv
         name: int(hashlib.sha256(name.encode()).hexdigest()[:12], 16) / 16**12 for name in {find(a) for a, _ in names}
     }
     limit = val_fraction if min(place.values(), default=1) < val_fraction else min(place.values(), default=0)
-    sides: tuple[list[Conversation], list[Conversation]] = ([], [])
-    for conversation, (about, _) in zip(items, names, strict=True):
+    sides: tuple[list[T], list[T]] = ([], [])
+    for item, (about, _) in zip(items, names, strict=True):
         value = place[find(about)]
-        sides[value < val_fraction or (value == limit and len(place) > 1)].append(conversation)
+        sides[value < val_fraction or (value == limit and len(place) > 1)].append(item)
     return sides

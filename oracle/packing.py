@@ -79,11 +79,18 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 class PackedRows:
-    """All samples in rows of `block_size`. `prompt_weight` is the share of a target's loss that other tokens have."""
+    """All samples in rows of `block_size`. `prompt_weight` is the share of a target's loss that other tokens have;
+    `rows`, where given, says which samples share a row."""
 
-    def __init__(self, samples: Sequence[Sample], block_size: int, prompt_weight: float = 0.0) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        block_size: int,
+        prompt_weight: float = 0.0,
+        rows: list[list[int]] | None = None,
+    ) -> None:
         self.samples, self.block_size, self.prompt_weight = samples, block_size, prompt_weight
-        self.rows = best_fit([len(s.ids) - 1 for s in samples], block_size)
+        self.rows = best_fit([len(s.ids) - 1 for s in samples], block_size) if rows is None else rows
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -110,6 +117,21 @@ class PackedRows:
         return [self.samples[n].id for number in numbers for n in self.rows[number]]
 
 
+class Shuffled:
+    """The endless sequence of `count` rows, each once in an epoch, in a new order every time."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed = count, seed
+        self._order = lru_cache(maxsize=2)(self._make_order)  # a step can touch an epoch and the next
+
+    def __call__(self, number: int) -> int:
+        epoch, place = divmod(number, self.count)
+        return int(self._order(epoch)[place])
+
+    def _make_order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.count)
+
+
 class ConversationBatches:
     """Step -> this rank's rows of its Batch. `mix` is the share of rows that are running text instead, from `windows`.
 
@@ -122,7 +144,7 @@ class ConversationBatches:
     ) -> None:  # fmt: skip
         self.rows, self.sequences, self.batch_size, self.seed, self.place = rows, sequences, batch_size, seed, place
         self.mix, self.windows = mix, windows
-        self._order = lru_cache(maxsize=2)(self._make_order)  # a step can touch an epoch and the next
+        self._row = Shuffled(len(rows), seed)
 
     def step(self, step: int) -> Batch:
         numbers, texts = self._rows_of(step)
@@ -154,10 +176,3 @@ class ConversationBatches:
         count = self.sequences - (after - before)
         numbers = [self._row(n) for n in range(first, first + count)]
         return numbers, range(before, after)
-
-    def _row(self, number: int) -> int:
-        epoch, place = divmod(number, len(self.rows))
-        return int(self._order(epoch)[place])
-
-    def _make_order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))

@@ -26,7 +26,7 @@ from oracle.tokenizer import open_tokenizer
 class Pretraining:
     """See `oracle.stage.Stage`."""
 
-    script, samples_with_evaluations = "train.py", False
+    script, samples_with_evaluations, saves_start = "train.py", False, False
 
     def __init__(self, config: Config, world: World) -> None:
         self.config, self.data = config, Prepared(config.data_dir)

@@ -174,15 +174,6 @@ class Conversations:
         "", "a .jsonl file in the shape of OpenAI messages, ShareGPT, Alpaca, question/answer or prompt/completion"
     )
     val_conversations: str = setting("", "held-out conversations of their own; empty holds out a share")
-    chat_val_fraction: float = setting(
-        0.05, "share of the conversations held out, by article or question", above=0, maximum=0.5
-    )
-    on_bad_line: str = setting(
-        "error", "a line that is no conversation: stop there, or skip it (one in a hundred)", choices=("error", "skip")
-    )
-    long_conversations: str = setting(
-        "drop", "those longer than the context: leave them out, or cut their ends off", choices=("drop", "cut")
-    )
     prompt_loss_weight: float = setting(
         0.0, "of the tokens that are not the assistant's, relative to its own", minimum=0, maximum=1
     )
@@ -191,6 +182,45 @@ class Conversations:
     )
     neftune_alpha: float = setting(
         0.0, "noise on the embeddings while training (NEFTune), 5 to 15 where wanted", minimum=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Of what a fine-tune learns from: conversations, or pairs of answers."""
+
+    chat_val_fraction: float = setting(
+        0.05, "share of the conversations or pairs held out, by article or question", above=0, maximum=0.5
+    )
+    on_bad_line: str = setting(
+        "error", "a line that holds none: stop there, or skip it (one in a hundred)", choices=("error", "skip")
+    )
+    long_conversations: str = setting(
+        "drop", "those longer than the context: leave them out, or cut their ends off", choices=("drop", "cut")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preferences:
+    pairs: str = setting(
+        "",
+        "a .jsonl file of prompt, chosen, rejected (texts or messages), or Alpaca, ShareGPT, wrong/right with the two",
+    )
+    val_pairs: str = setting("", "held-out pairs of their own; empty holds out a share")
+    dpo_loss: str = setting("sigmoid", "of a pair's margin", choices=("sigmoid", "hinge", "ipo"))
+    beta: float = setting(0.1, "how strongly the model is held to the one it started from", above=0, maximum=100)
+    label_smoothing: float = setting(
+        0.0, "share of the pairs assumed to be the wrong way round (cDPO)", minimum=0, maximum=0.5
+    )
+    length_normalised: bool = setting(False, "margins per token; ipo has them so anyway")
+    sft_weight: float = setting(
+        1.0, "of the chosen answers' own loss, without which pairs that hardly differ ruin a model", minimum=0
+    )
+    dpop_lambda: float = setting(
+        0.0, "penalty on chosen answers that become less likely (DPO-Positive), 5 to 50 where wanted", minimum=0
+    )
+    max_ppl_rise: float = setting(
+        0.05, "the run ends when the held-out chosen answers' perplexity has risen by this share", minimum=0
     )
 
 
@@ -267,6 +297,8 @@ class Config(
     Model,
     Training,
     Conversations,
+    Examples,
+    Preferences,
     Device,
     Speed,
     Logging,
@@ -282,7 +314,8 @@ class Config(
 SCRIPTS: dict[str, tuple[type, ...]] = {
     "prepare.py": (Run, Corpus, Tokenizer),
     "train.py": (Run, Model, Training, Device, Speed, Logging),
-    "finetune_chat.py": (Run, Conversations, Model, Training, Device, Speed, Logging),
+    "finetune_chat.py": (Run, Conversations, Examples, Model, Training, Device, Speed, Logging),
+    "finetune_dpo.py": (Run, Preferences, Examples, Model, Training, Device, Speed, Logging),
     "sample.py": (Run, Origin, Device, Drawing, Sampling, Showing),
     "export.py": (Run, Drawing, Export),
     "evaluate.py": (Run, Device, Drawing, Evaluation),

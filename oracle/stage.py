@@ -41,6 +41,7 @@ class Stage(Protocol):
     files: dict[str, str]  # name -> text: kept in every checkpoint
     baselines: dict[str, float]  # bits per byte to draw beside the curves
     samples_with_evaluations: bool  # besides those at sample_iters
+    saves_start: bool  # the model it starts from may turn out to be the best
 
     def weights(self, model: GPT) -> None:
         """Give a fresh run's model the weights it starts from."""
