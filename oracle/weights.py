@@ -3,8 +3,8 @@
 float32 weights are mapped from the checkpoint's own file: the system reads what is used, and may forget it again.
 Weights in bfloat16 or int8 are derived once and kept beside the checkpoint, to be mapped as well from then on:
 
-    serving-int8.safetensors     matrices in int8, "<name>.scale" (float32) for each; vectors in float32
-    serving-int8.json            sha256 of that file, and of the model.safetensors it was made from
+    serving-int8.safetensors     matrices in int8 as `quantize` orders them, "<name>.scale" (float32); vectors in float32
+    serving-int8.json            sha256 of that file and of the model.safetensors it was made from, and how it is laid out
 """
 
 import json
@@ -22,6 +22,8 @@ from oracle.engine import Layer, Linear, Parts, parts_of
 from oracle.files import sha256, write_text
 from oracle.hardware import pick_dtype
 from oracle.kernels import Matrix, quantize
+
+LAYOUT = 2  # of derived files; one of another layout is made anew
 
 Tensors = dict[str, torch.Tensor]
 
@@ -61,7 +63,7 @@ def _derived(checkpoint: Checkpoint, dtype: str) -> Tensors:
     note, source = path.with_suffix(".json"), checkpoint.hashes[WEIGHTS]
     try:
         known = json.loads(note.read_text(encoding="utf-8"))
-        if known == {"source": source, "sha256": sha256(path)}:
+        if known == {"source": source, "layout": LAYOUT, "sha256": sha256(path)}:
             return dict(load_file(path))
     except (OSError, ValueError, SafetensorError):
         pass
@@ -71,7 +73,7 @@ def _derived(checkpoint: Checkpoint, dtype: str) -> Tensors:
     try:
         save_file(tensors, temporary)
         temporary.replace(path)
-        write_text(note, json.dumps({"source": source, "sha256": sha256(path)}))
+        write_text(note, json.dumps({"source": source, "layout": LAYOUT, "sha256": sha256(path)}))
     except (OSError, SafetensorError):  # a folder that cannot be written only means a slower start the next time
         return tensors
     return dict(load_file(path))

@@ -13,7 +13,7 @@ from oracle.checkpoint import Checkpoint, RunDirectory
 from oracle.cli import UsageError, UserError
 from oracle.engine import CachedGPT, Span
 from oracle.generate import open_engine
-from oracle.kernels import Matrix, quantize
+from oracle.kernels import Matrix, deinterleave, interleave, quantize
 from oracle.plan import model_shape
 from oracle.sampling import SamplingParams
 from tests.conftest import TINY
@@ -41,12 +41,28 @@ def matrices(rows=24, columns=32):
     ]  # fmt: skip
 
 
+def whole(matrix):
+    """The weights it computes with, as numbers (out, in)."""
+    found = matrix.stored.float() * matrix.scale[:, None]
+    return deinterleave(found) if matrix.stored.dtype == torch.int8 else found
+
+
 def test_int8_is_within_half_a_step():
     weight, _, _ = matrices()
     whole, scale = quantize(weight)
-    assert ((whole * scale[:, None] - weight).abs() <= scale[:, None] / 2 * 1.001).all() and whole.abs().max() == 127
+    assert (
+        (deinterleave(whole) * scale[:, None] - weight).abs() <= scale[:, None] / 2 * 1.001
+    ).all() and whole.abs().max() == 127
     zeros, _ = quantize(torch.zeros(2, 4))
     assert not zeros.any()
+
+
+@pytest.mark.parametrize("columns", [8, 12, 10])
+def test_int8_columns_are_the_quarters_in_turn(columns):
+    x = torch.arange(2 * columns).view(2, columns)
+    assert torch.equal(deinterleave(interleave(x)), x)
+    if columns == 8:
+        assert interleave(x)[0].tolist() == [0, 2, 4, 6, 1, 3, 5, 7]
 
 
 @pytest.mark.parametrize("n", [1, 3, 7, 40])
@@ -61,13 +77,13 @@ def test_every_way_gives_the_same_product(monkeypatch, n, way):
     weight, _, found = matrices()
     x = torch.randn(n, weight.shape[1])
     for matrix in found:
-        exact = F.linear(x, matrix.stored.float() * matrix.scale[:, None], matrix.bias)
+        exact = F.linear(x, whole(matrix), matrix.bias)
         exactly = way == "kernel" or matrix.stored.dtype == torch.float32 or n > kernels.FEW
         torch.testing.assert_close(matrix(x), exact, rtol=1e-4 if exactly else 2e-2, atol=1e-4 if exactly else 5e-2)
         if n <= kernels.FEW and way == "kernel":
             assert torch.equal(matrix(x), torch.cat([matrix(row[None]) for row in x]))
         ids = torch.tensor([3, 0])
-        assert torch.equal(matrix.rows(ids), (matrix.stored.float() * matrix.scale[:, None])[ids])
+        assert torch.equal(matrix.rows(ids), whole(matrix)[ids])
 
 
 def test_the_true_compiler(monkeypatch):
@@ -76,9 +92,9 @@ def test_the_true_compiler(monkeypatch):
     x = torch.randn(2, weight.shape[1])
     matrix = found[2]
     kernel = kernels._compile(2, (16, 4), torch.int32)
-    lanes = x.view(2, -1, 4).transpose(1, 2).contiguous()
-    exact = F.linear(x, matrix.stored.float() * matrix.scale[:, None], matrix.bias)
-    torch.testing.assert_close(kernel(matrix._lanes, matrix.scale, matrix.bias, lanes), exact, rtol=1e-4, atol=1e-4)
+    exact = F.linear(x, whole(matrix), matrix.bias)
+    quarters = x.view(2, 4, -1)
+    torch.testing.assert_close(kernel(matrix._lanes, matrix.scale, matrix.bias, quarters), exact, rtol=1e-4, atol=1e-4)
 
 
 def test_without_a_compiler_it_goes_on_with_a_warning(monkeypatch, capsys):
@@ -112,7 +128,7 @@ def test_formats_are_close_and_the_derived_file_is_used(run, monkeypatch):
     assert found == {f"serving-{d}.{kind}" for d in ("bfloat16", "int8") for kind in ("json", "safetensors")}
 
 
-@pytest.mark.parametrize("damage", ["derived", "note", "source"])
+@pytest.mark.parametrize("damage", ["derived", "note", "source", "layout"])
 def test_a_derived_file_that_does_not_match_is_made_anew(run, damage):
     first, folder = logits(run, "int8"), RunDirectory(run).find("best")
     path = folder / "serving-int8.safetensors"
@@ -123,7 +139,7 @@ def test_a_derived_file_that_does_not_match_is_made_anew(run, damage):
         path.with_suffix(".json").write_text("{")
     else:
         note = json.loads(path.with_suffix(".json").read_text())
-        path.with_suffix(".json").write_text(json.dumps(note | {"source": "another"}))
+        path.with_suffix(".json").write_text(json.dumps(note | {damage: "another"}))
     assert torch.equal(logits(run, "int8"), first)
     assert path.read_bytes() == whole
 
