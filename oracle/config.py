@@ -14,6 +14,7 @@ from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_origin
+from urllib.parse import urlsplit
 
 from oracle.cli import UsageError
 from oracle.files import read_json
@@ -30,6 +31,8 @@ RENAMED = {
     "always_save_checkpoint": "checkpoint_interval",
     "eval_iters": "eval_interval (evaluation always covers the whole validation split)",
 }
+
+COMPLETIONS_ONLY = ("start", "prompts_file", "num_samples", "num_beams", "length_penalty")  # of sample.py's settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,6 +253,10 @@ def impossible(c: Config) -> list[str]:
         found.append("start and prompts_file both name texts to complete: give one of them")
     if c.label_smoothing and c.dpo_loss != "sigmoid":
         found.append(f"label_smoothing={c.label_smoothing:g} is for dpo_loss=sigmoid, not {c.dpo_loss}: set it to 0")
+    if c.bot_api.startswith("http://") and urlsplit(c.bot_api).hostname not in ("127.0.0.1", "::1", "localhost"):
+        found.append(
+            f"bot_api={c.bot_api!r} would send the token unencrypted: use https:// or an address of this machine"
+        )
     if c.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
         found.append(f"device={c.device!r}: must be auto, cpu, cuda, cuda:N or mps")
     return found
@@ -272,6 +279,9 @@ def without_effect(c: Config, script: str) -> list[str]:
             found.append("wandb_run_name has no effect without wandb_log=True")
     if script == "sample.py":
         found += _idle_in_sampling(c)
+    if script in ("serve.py", "telegram_bot.py"):
+        set_here = [name for name in COMPLETIONS_ONLY if getattr(c, name) != FIELDS[name].default]
+        found += [f"{' and '.join(set_here)}: without effect in {script}, which answers"] if set_here else []
     return found
 
 
@@ -313,7 +323,7 @@ def _example(field: dataclasses.Field) -> str:
 def help_text(script: str) -> str:
     """Every setting of `script` with type, default, bounds and meaning."""
     places = {
-        "sample.py": "[run directory | config file]",
+        **dict.fromkeys(("sample.py", "serve.py", "telegram_bot.py"), "[run directory | config file]"),
         "export.py": "out/<run>",
         "evaluate.py": "out/<run> [out/<other> ...]",
     }

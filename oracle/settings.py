@@ -290,6 +290,60 @@ class Export:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answering:
+    slots: int = setting(4, "answers written at once; each takes memory for a whole context", minimum=1, maximum=256)
+    max_waiting: int = setting(16, "requests in the queue; one more is told to come again", minimum=0)
+    max_answer_tokens: int = setting(512, "an answer ends there, whatever was asked for", minimum=1)
+    answer_seconds: float = setting(120.0, "an answer ends there, its time in the queue counted", above=0)
+    record: str = setting("", ".jsonl file for conversations that users rate and agree to give; they are told")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    host: str = setting("127.0.0.1", "address to listen at; 0.0.0.0 is everybody's, and then set an API key")
+    port: int = setting(8000, "0 takes a free one", minimum=0, maximum=65535)
+    engine: str = setting("own", "what computes: ours, or llama.cpp with a GGUF file", choices=("own", "llama"))
+    gguf: str = setting("", "the file --engine=llama serves; empty takes the only .gguf in the run directory")
+    rate_per_minute: int = setting(
+        60, "requests per minute of one address, a third of them at once; 0 sets no limit", minimum=0
+    )
+    max_connections: int = setting(
+        64, "open at a time; an address that is not this machine's gets a quarter", minimum=1
+    )
+    max_body_bytes: int = setting(65_536, "of a request", minimum=1)
+    max_head_bytes: int = setting(8_192, "of a request's headers", minimum=256)
+    read_seconds: float = setting(10.0, "a request must have arrived whole", above=0)
+    idle_seconds: float = setting(15.0, "a connection may be silent between requests", above=0)
+    write_seconds: float = setting(20.0, "a client must have taken a piece of its answer", above=0)
+    trust_proxy: bool = setting(
+        False, "a proxy of yours stands before it: believe the address it adds to X-Forwarded-For"
+    )
+    api_key_file: str = setting(
+        "", "keys that requests must have one of, one a line, readable by you alone; or set NANOORACLE_API_KEY"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telegram:
+    token_file: str = setting("", "file of mode 0600 with the bot's token; or set TELEGRAM_BOT_TOKEN")
+    state_file: str = setting("", "offset, histories, replies under way; empty: telegram.sqlite in the run directory")
+    api_url: str = setting("", "let this server answer, such as http://127.0.0.1:8000/v1, instead of a run directory")
+    api_model: str = setting("", "which of its models; empty takes the first it lists")
+    allow: tuple[int, ...] = setting((), "numbers of the users it talks to; empty: everybody")
+    max_input: int = setting(2_000, "characters of a message", minimum=1)
+    history_tokens: int = setting(2_000, "of a conversation that are remembered", minimum=0)
+    messages_per_minute: int = setting(10, "of one user", minimum=1)
+    tokens_per_minute: int = setting(4_000, "of one user, questions and answers", minimum=1)
+    max_waiting_per_chat: int = setting(3, "questions of one chat in the queue", minimum=1)
+    delete_webhook: bool = setting(False, "take the bot's updates away from a webhook, if it has one")
+    grace_seconds: float = setting(20.0, "for answers that are being written when it is told to stop", minimum=0)
+    poll_seconds: int = setting(50, "a request for updates waits so long", minimum=1, maximum=50)
+    call_seconds: float = setting(10.0, "any other call to Telegram may take", above=0)
+    bot_api: str = setting("https://api.telegram.org", "the Bot API's address; a local Bot API server has its own")
+    log_text: bool = setting(False, "write messages and answers to the log: tell your users")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config(
     Run,
     Corpus,
@@ -307,6 +361,9 @@ class Config(
     Showing,
     Evaluation,
     Export,
+    Answering,
+    Serving,
+    Telegram,
 ):
     """One run through every stage, flat: `config.learning_rate`."""
 
@@ -319,4 +376,6 @@ SCRIPTS: dict[str, tuple[type, ...]] = {
     "sample.py": (Run, Origin, Device, Drawing, Sampling, Showing),
     "export.py": (Run, Drawing, Export),
     "evaluate.py": (Run, Device, Drawing, Evaluation),
+    "serve.py": (Run, Device, Drawing, Answering, Serving),
+    "telegram_bot.py": (Run, Device, Drawing, Answering, Telegram),
 }
