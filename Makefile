@@ -37,6 +37,6 @@ clean:
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/installed-test: .venv/bin/python requirements.txt requirements-serve.txt requirements-test.txt
+.venv/installed-test: .venv/bin/python requirements.txt requirements-test.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-test.txt
 	touch $@ .venv/installed

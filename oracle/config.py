@@ -251,12 +251,12 @@ def impossible(c: Config) -> list[str]:
         found.append("chat=True is a conversation: leave out start, prompts_file, json and num_beams")
     if c.start and c.prompts_file:
         found.append("start and prompts_file both name texts to complete: give one of them")
-    if c.label_smoothing and c.dpo_loss != "sigmoid":
-        found.append(f"label_smoothing={c.label_smoothing:g} is for dpo_loss=sigmoid, not {c.dpo_loss}: set it to 0")
     if c.bot_api.startswith("http://") and urlsplit(c.bot_api).hostname not in ("127.0.0.1", "::1", "localhost"):
         found.append(
             f"bot_api={c.bot_api!r} would send the token unencrypted: use https:// or an address of this machine"
         )
+    if c.label_smoothing and c.dpo_loss != "sigmoid":
+        found.append(f"label_smoothing={c.label_smoothing:g} is for dpo_loss=sigmoid, not {c.dpo_loss}: set it to 0")
     if c.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
         found.append(f"device={c.device!r}: must be auto, cpu, cuda, cuda:N or mps")
     return found

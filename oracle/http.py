@@ -35,7 +35,7 @@ class Server:
         self._open: Counter[str] = Counter()  # connections by address
         self._leaving = 0  # connections being turned away
         self._readers: set[Reader] = set()
-        self._stopping = threading.Event()
+        self._stopping, self._closed = threading.Event(), threading.Event()
         self.refused = 0
 
     @property
@@ -66,11 +66,13 @@ class Server:
                 continue
             self._take(sock, str(address[0]))
         self._listener.close()
+        self._closed.set()
 
     def stop(self, seconds: float) -> None:
         """Take no more connections, and let the requests that have begun end within `seconds`."""
         self._stopping.set()
         deadline = time.monotonic() + seconds
+        self._closed.wait(seconds)  # nobody comes in any more
         while self.connections and time.monotonic() < deadline:
             for reader in [reader for reader in tuple(self._readers) if reader.idle]:
                 with contextlib.suppress(OSError):

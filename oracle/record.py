@@ -141,4 +141,10 @@ def _conversation(said: _Said, rating: Rating) -> dict[str, Any]:
 
 def _pair(better: _Said, worse: _Said) -> dict[str, Any]:
     chosen, rejected = ([{"role": "assistant", "content": said.text}] for said in (better, worse))
-    return {"prompt": better.messages, "chosen": chosen, "rejected": rejected, "time": int(time.time())}
+    return {
+        "prompt": better.messages,
+        "chosen": chosen,
+        "rejected": rejected,
+        "kind": "rated",
+        "time": int(time.time()),
+    }

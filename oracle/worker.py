@@ -117,6 +117,9 @@ class Worker:
         """Hand a request in, to be over within `seconds`. Raises QueueFullError."""
         answer = Answer(prompt, params, client, time.monotonic() + seconds)
         with self._changed:
+            if self._stopping:
+                answer.hand_over("cancelled")
+                return answer
             if len(self._waiting) >= self.max_waiting and not self._make_room(client):
                 raise QueueFullError(self._retry_after())
             self._waiting.append(answer)

@@ -8,11 +8,19 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# In the new process: the browser reads commands from file 3 and writes answers to file 4.
+PLACE_PIPES = """
+import fcntl, os, sys
+commands, answers = (fcntl.fcntl(int(name), fcntl.F_DUPFD, 10) for name in sys.argv[1:3])
+os.dup2(commands, 3), os.dup2(answers, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -29,12 +37,11 @@ class Browser:
             "--remote-debugging-pipe",
             "about:blank",
         ]
+        pipes = self._their_in, self._their_out
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$@" 3<&{self._their_in} 4>&{self._their_out}', "sh", *command],
-            pass_fds=(self._their_in, self._their_out),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+            [sys.executable, "-c", PLACE_PIPES, *map(str, pipes), *command],
+            pass_fds=pipes, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
         os.close(self._their_in)
         os.close(self._their_out)
         self._buffer, self._number, self._session = b"", 0, ""

@@ -6,6 +6,8 @@ import os
 import pytest
 
 from oracle.cli import UserError
+from oracle.conversations import read_conversations
+from oracle.preferences import read_pairs
 from oracle.record import JsonLines, Recorder
 from tests.serving import call, chat, engine_saying, serving
 
@@ -121,3 +123,15 @@ def test_without_record_nothing_is_offered_or_kept(tokenizer):
         assert call(running, "POST", "/v1/feedback", {"id": answer["id"], "rating": "up"})[0] == 404
         info = json.loads(call(running, "GET", "/v1/models")[2])["data"][0]
         assert not info["recording"] and "notice" not in info
+
+
+def test_the_trainers_read_both_files_as_they_are(recorder, tmp_path):
+    asked = [{"role": "system", "content": "Να είσαι σύντομος"}, *Q]
+    for name, rating in (("a", "down"), ("b", "up")):
+        recorder.remember(name, asked, f"απάντηση {name}")
+        recorder.rate(name, rating, ["a"])
+    bad, good = read_conversations(tmp_path / "talks.jsonl").items
+    assert [message["content"] for message in good.messages] == ["Να είσαι σύντομος", "Γεια", "απάντηση b"]
+    assert good.learn[-1] and not any(bad.learn)
+    (pair,) = read_pairs(tmp_path / "talks-pairs.jsonl").items
+    assert (pair.chosen, pair.rejected, pair.kind) == ("απάντηση b", "απάντηση a", "rated")
