@@ -27,7 +27,7 @@ bench: .venv/installed-test
 	@echo 'On text of your own: python -m bench.clean FOLDER, bench.dedup FILES, bench.extract FOLDER'
 
 clean:
-	rm -rf out/demo data/demo/raw data/demo/prepared data/demo/corpus.jsonl data/demo/rejects.jsonl data/demo/datacard.* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf out/demo out/demo-chat out/demo-dpo data/demo/chat*.jsonl data/demo/preferences.jsonl data/demo/raw data/demo/prepared data/demo/corpus.jsonl data/demo/rejects.jsonl data/demo/datacard.* .pytest_cache .mypy_cache .ruff_cache
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "nanoOracle needs Python 3.10 or newer; this is " + sys.version.split()[0] + ": run make PYTHON=python3.12 demo")'
@@ -37,6 +37,6 @@ clean:
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/installed-test: .venv/bin/python requirements.txt requirements-test.txt
+.venv/installed-test: .venv/bin/python requirements.txt requirements-serve.txt requirements-test.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-test.txt
 	touch $@ .venv/installed

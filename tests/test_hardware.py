@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import train
 from oracle.cli import UsageError
 from oracle.hardware import attention
+from oracle.loader import PretrainingBatches
 from tests.runs import metrics, run_dir
 
 CPU = torch.device("cpu")
@@ -49,7 +50,7 @@ def test_the_host_waits_for_the_device_at_log_lines_only(tiny_args, monkeypatch,
                 waits.append(steps[0])
             return func(*args, **(kwargs or {}))
 
-    batches, keep, look = train.PretrainingBatches.step, train.housekeeping, train.look_after
+    batches, keep, look = PretrainingBatches.step, train.housekeeping, train.look_after
     watch = Watch()
 
     def unwatched(function):
@@ -65,7 +66,7 @@ def test_the_host_waits_for_the_device_at_log_lines_only(tiny_args, monkeypatch,
         steps[0] = step + 1
         return batches(self, step)
 
-    monkeypatch.setattr(train.PretrainingBatches, "step", counted)
+    monkeypatch.setattr(PretrainingBatches, "step", counted)
     monkeypatch.setattr(train, "housekeeping", unwatched(keep))
     monkeypatch.setattr(train, "look_after", unwatched(look))
     args = [*tiny_args, *more, "--total_batch_size=128", "--log_interval=4", "--eval_interval=12"]

@@ -199,11 +199,13 @@ def test_mistakes_are_one_sentence(arguments, says, monkeypatch):
         telegram_bot.main(arguments)
 
 
-def test_settings_of_completions_are_warned_about(monkeypatch, capsys):
+def test_settings_of_completions_are_warned_about(monkeypatch, capsys, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text("num_beams = 3\n")
     monkeypatch.setattr(Hider, "install", lambda self: None)
     monkeypatch.setenv("TELEGRAM_BOT_TOKEN", TOKEN)
     with FakeModels() as models:
-        telegram_bot.main([f"--api_url={models.address}", "--num_beams=3", "--dry_run"])
+        telegram_bot.main([str(config), f"--api_url={models.address}", "--dry_run"])
     shown = capsys.readouterr()
     assert "num_beams: without effect" in shown.err and "would answer as echo" in shown.out
 

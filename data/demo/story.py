@@ -24,13 +24,23 @@ CLEAN = [
     *("-m", "data.rizospastis.clean", "--raw=data/demo/raw", "--out=data/demo/corpus.jsonl"),
     *("--name=Η Φωνή του Μελισσόπορου", "--source=invented for nanoOracle", "--licence=MIT"),
 ]
+SPOIL = [
+    *("-m", "data.preferences.corrupt", "--corpus=data/demo/corpus.jsonl", "--language=el", "--prompt_words=8"),
+    *("--chosen_words=16", "--per_document=6", "--out=data/demo/preferences.jsonl"),
+]
 STEPS = (
     ("Collect the newspaper from its site (a stand-in on this machine, so without pauses)", SCRAPE),
     ("Clean its text", CLEAN),
     ("Train a tokenizer and cut the text into token shards", ["prepare.py", "config/demo.py"]),
     ("Train a language model from nothing", ["train.py", "config/demo.py"]),
     ("Let it write", ["sample.py", "out/demo", "--start=Ο φάρος", "--num_samples=2"]),
+    ("Make questions and answers about the town", ["-m", "data.demo.chat_data"]),
+    ("Teach the model to answer", ["finetune_chat.py", "config/demo_chat.py"]),
+    ("Ask both models in words that nobody was taught", ["-m", "data.demo.ask", "out/demo", "out/demo-chat"]),
+    ("Spoil the town's sentences", SPOIL),
+    ("Teach the model to prefer the good ones", ["finetune_dpo.py", "config/demo_dpo.py"]),
 )
+RUNS = {"train.py": "demo", "finetune_chat.py": "demo-chat", "finetune_dpo.py": "demo-dpo"}  # of the steps that resume
 
 
 def main() -> int:
@@ -45,7 +55,8 @@ def main() -> int:
 def tell(site: str) -> int:
     """Run the steps, `site` being the newspaper's address; returns the exit status of the one that failed, or 0."""
     for number, (title, command) in enumerate(STEPS, start=1):
-        if command[0] == "train.py" and (RUN / "checkpoints" / "pointers.json").exists():
+        run = RUNS.get(command[0])
+        if run and (ROOT / "out" / run / "checkpoints" / "pointers.json").exists():
             command = [*command, "--init_from=resume"]
         command = [word.replace("SITE", site) for word in command]
         shown = " ".join(f'"{word}"' if " " in word else word for word in command)
@@ -84,11 +95,15 @@ What was made                              Where it is
   {manifest["splits"]["train"]["tokens"]:,} training tokens in shards       data/demo/prepared/
   a language model (best at step {step})       out/demo/checkpoints/
   its curves and its diary                 out/demo/curves.png, metrics.jsonl, samples.jsonl
+  a model that answers                     out/demo-chat/
+  one that prefers good sentences          out/demo-dpo/
 
 Bits per byte of held-out text: {bits[0][0]:.2f} untrained, {best:.2f} trained;
 token frequencies alone give {baseline["unigram_bits_per_byte"]:.2f}, xz -9 gives {baseline["xz_bits_per_byte"]:.2f}.
 
 What to run next
+  .venv/bin/python sample.py out/demo-chat --chat
+  .venv/bin/python serve.py out/demo-chat
   .venv/bin/python sample.py out/demo --start="Η γέφυρα" --temperature=0.5
   .venv/bin/python prepare.py --corpus=FOLDER_OF_TEXT_FILES --data_dir=data/mine --vocab_size=4000
   .venv/bin/python train.py config/rizospastis.py --dry_run"""
