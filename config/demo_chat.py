@@ -1,7 +1,7 @@
 # The demo's second half: the model that only continues the weekly learns to answer questions about it.
 #
-# 84 questions, ten wordings each and a shortened version of every wording, 1,680 conversations; the third paraphrase of
-# each question is taught to nobody. A million parameters that have read 225 KB of Greek know no synonyms, so what
+# 84 questions in ten wordings each, 840 conversations; the third paraphrase of each question is taught to nobody: 67 of
+# those 84 are answered with the fact. A million parameters that have read 225 KB of Greek know no synonyms, so what
 # carries over to a new phrasing is what its words share with those that were taught. Everything else it knew goes:
 # watch base_bpb rise from 1.4 to 2.9. Put pretrain_mix to 0.1 and it forgets less and answers a little worse.
 #
@@ -17,13 +17,13 @@ val_conversations = "data/demo/chat_heldout.jsonl"
 long_conversations = "cut"
 
 batch_size = 8
-max_iters = 900
+max_iters = 600
 learning_rate = 2e-3
 warmup_iters = 20
 weight_decay = 0.1
 
 device = "cpu"
-eval_interval = 300
+eval_interval = 200
 log_interval = 100
 sample_prompts = ["Πόσο έβρεξε στην πλημμύρα του Φεβρουαρίου;", "Πώς λένε τον σκύλο που βρήκε τη φώκια;"]
 
