@@ -84,18 +84,18 @@ def all_engines(peers: str, whatever_is_there: bool = False) -> list[str]:
     return own + ([f"llama-{kind}" for kind in GGUF_TYPES] if llama else [])
 
 
-def model_of(folder: Path) -> Path:
-    """The run directory with random weights and a tokenizer of 50,000 pieces, made if it is not there."""
+def model_of(folder: Path, shape: Config = SHAPE) -> Path:
+    """The run directory of a model with random weights and as many pieces as `shape` says, made if it is not there."""
     run = RunDirectory(folder)
     if not run.pointers():
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer = folder / "tokenizer.model"
-        train_tokenizer([invented_words()], tokenizer, "bpe", SHAPE.vocab_size)
+        train_tokenizer([invented_words()], tokenizer, "bpe", shape.vocab_size)
         torch.manual_seed(0)
-        model = GPT(model_shape(SHAPE, SHAPE.vocab_size))
+        model = GPT(model_shape(shape, shape.vocab_size))
         identity = {"data": "", "tokenizer": sha256(tokenizer)}
-        run.save(Progress(), model, torch.optim.AdamW(model.parameters()), SHAPE, tokenizer, identity)
-        write_text(folder / "config.json", to_json(SHAPE))
+        run.save(Progress(), model, torch.optim.AdamW(model.parameters()), shape, tokenizer, identity)
+        write_text(folder / "config.json", to_json(shape))
     return folder
 
 

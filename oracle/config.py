@@ -277,6 +277,8 @@ def without_effect(c: Config, script: str) -> list[str]:
             found.append("min_lr and lr_decay_iters have no effect with lr_schedule=constant")
         if not c.wandb_log and c.wandb_run_name:
             found.append("wandb_run_name has no effect without wandb_log=True")
+    if script == "serve.py" and c.gguf and c.engine != "llama":
+        found.append("gguf has no effect without engine=llama")
     if script == "sample.py":
         found += _idle_in_sampling(c)
     if script in ("serve.py", "telegram_bot.py"):

@@ -120,7 +120,7 @@ class Worker:
             if self._stopping:
                 answer.hand_over("cancelled")
                 return answer
-            if len(self._waiting) >= self.max_waiting and not self._make_room(client):
+            if len(self._waiting) >= self.max_waiting + max(0, self.engine.free) and not self._make_room(client):
                 raise QueueFullError(self._retry_after())
             self._waiting.append(answer)
             self._changed.notify()

@@ -80,8 +80,9 @@ def test_an_answer_in_progress_may_end_when_the_server_stops(tokenizer):
 
 
 def test_dry_run_and_warnings(base, capsys):
-    serve.main([str(base), "--dry_run", "--host=0.0.0.0", "--port=8080"])
-    assert "would serve demo (a base model" in capsys.readouterr().out
+    serve.main([str(base), "--dry_run", "--gguf=x.gguf", "--device=cpu"])
+    shown = capsys.readouterr()
+    assert "would serve demo (a base model" in shown.out and "no effect without engine=llama" in shown.err
 
 
 def test_a_missing_run_is_one_sentence(tmp_path):

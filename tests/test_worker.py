@@ -71,6 +71,17 @@ def test_a_full_queue_says_when_to_come_again_and_makes_room_for_those_with_less
         worker.ask([1], SHORT, "b", 60)
 
 
+def test_where_nobody_may_wait_free_places_are_given_all_the_same(working):
+    worker, network = working
+    worker.max_waiting = 0
+    runs = worker.ask([1], SHORT, "a", 60)
+    until(lambda: worker.running == 1)
+    with pytest.raises(QueueFullError):
+        worker.ask([1], SHORT, "b", 60)
+    network.gate.set()
+    assert end_of(runs) == "length" == end_of(worker.ask([1], SHORT, "b", 60))
+
+
 def test_what_is_late_ends_whether_it_waits_or_runs(working):
     worker, network = working
     runs = worker.ask([1], LONG, "a", 0.05)
