@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from oracle.chat import JINJA, ROLES, Template
 from oracle.cli import UserError
+from oracle.show_mask import LEARNT, PLAIN, READ, in_colour
 from oracle.text import normalize
 from oracle.tokenizer import CHAT_TOKENS, Tokenizer, train_tokenizer
 from tests.conftest import make_text
@@ -95,3 +96,8 @@ def test_the_text_template_says_the_same(template, tokenizer):
     for part in re.split("(" + "|".join(map(re.escape, pieces)) + ")", plain.removeprefix("<s>")):
         ids += [pieces[part]] if part in pieces else tokenizer.encode(part)
     assert ids == template.render(messages).ids
+
+
+def test_the_mask_in_colour(template, tokenizer):
+    shown = in_colour(tokenizer, template.render(conversation([("Πού;", "νερό")])))
+    assert shown == f"{READ}<s><|user|>Πού;<|end|><|assistant|>{LEARNT}νερό<|end|>{PLAIN}"
