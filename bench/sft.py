@@ -23,10 +23,10 @@ from oracle import cli
 from oracle.chat import Template
 from oracle.cli import UsageError
 from oracle.conversations import read_conversations
-from oracle.finetune import Pretrained
 from oracle.optim import make_optimizer
 from oracle.packing import ConversationBatches, PackedRows, Sample, fit
 from oracle.plan import model_shape
+from oracle.pretrained import Pretrained
 from oracle.settings import Config
 from oracle.stage import Place
 

@@ -6,6 +6,7 @@ python -m oracle.show_mask out/demo pairs.jsonl 10
 
 import sys
 from collections.abc import Sequence
+from itertools import groupby
 
 from oracle import cli
 from oracle.chat import Rendered, Template
@@ -30,14 +31,12 @@ def main(argv: Sequence[str]) -> None:
 
 def in_colour(tokenizer: Tokenizer, rendered: Rendered) -> str:
     """The tokens' text, control symbols by their names, each run of one kind in its colour."""
-    out, before = [], None
-    for token, learnt in zip(*rendered, strict=True):
-        if learnt != before:
-            out.append(LEARNT if learnt else READ)
-            before = learnt
-        out.append(
-            tokenizer.piece(token) if token in tokenizer.control else tokenizer.piece(token).replace("\u2581", " ")
-        )
+    out = []
+    for learnt, tokens in groupby(zip(*rendered, strict=True), key=lambda pair: pair[1]):
+        out.append(LEARNT if learnt else READ)
+        for control, group in groupby((token for token, _ in tokens), key=tokenizer.control.__contains__):
+            ids = list(group)
+            out.append("".join(map(tokenizer.piece, ids)) if control else tokenizer.decode(ids))
     return "".join(out) + PLAIN
 
 
