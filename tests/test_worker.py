@@ -206,7 +206,11 @@ def test_metrics_count_what_happened(tokenizer):
     with serving(engine_saying(tokenizer, "ναι")) as running:
         chat(running, "α")
         call(running, "GET", "/%6eowhere")
-        text = call(running, "GET", "/metrics")[2].decode()
+        for _ in range(200):  # a request is counted after its answer has left
+            text = call(running, "GET", "/metrics")[2].decode()
+            if 'status="404"' in text and 'status="200"' in text.split("generated", 1)[0]:
+                break
+            time.sleep(0.05)
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert lines['nanooracle_requests_total{path="/v1/chat/completions",status="200"}'] == "1"
     assert lines['nanooracle_requests_total{path="other",status="404"}'] == "1"
