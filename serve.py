@@ -43,6 +43,8 @@ def main(argv: Sequence[str]) -> None:
     if call.dry_run:
         print(f"would serve {describe(engine)} at {config.host} port {config.port}")
         return
+    print("warming up (longer the first time on a machine)", file=sys.stderr, flush=True)
+    engine.warm_up()
     with Running(config, engine, keys) as running:
         announce(config, engine, running.address, bool(keys))
         wait_for_signal()

@@ -64,6 +64,8 @@ def open_backend(config: Config) -> Backend:
     from oracle.worker import Worker
 
     engine = open_engine(config.out_dir, config.checkpoint, config.dtype, config.slots, setup_device(config))
+    print("warming up (longer the first time on a machine)", file=sys.stderr, flush=True)
+    engine.warm_up()
     defaults = SamplingParams(
         config.max_new_tokens, config.temperature, config.top_k, config.top_p, config.min_p,
         config.repetition_penalty, config.no_repeat_ngram, config.stop,

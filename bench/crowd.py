@@ -8,10 +8,13 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 LOST = "no answer"
 KINDS = {"stream": 0.45, "whole": 0.31, "vanish": 0.10, "slow": 0.04, "oversized": 0.05, "rubbish": 0.05}
+LENGTHS = (4, 16, 60, 200)  # words of the prompts
 WORDS = ["βαγε", "δοζυ", "θακη", "λεμο", "νιξα", "πορυ", "σετω", "φικας", "χολη", "ψυμα"]
 
 
@@ -28,16 +31,20 @@ class Tally:
 
 
 class Client(threading.Thread):
-    """Asks one thing after another until `over` is set."""
+    """Asks one thing after another until `over` is set, or `times` times."""
 
     def __init__(
-        self, number: int, address: tuple[str, int], over: threading.Event, tally: Tally, kinds: dict[str, float]
-    ) -> None:
+        self, number: int, address: tuple[str, int], over: threading.Event, tally: Tally, kinds: dict[str, float],
+        lengths: Sequence[int] = LENGTHS, times: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(daemon=True)
         self.rng, self.address, self.over, self.tally, self.kinds = random.Random(number), address, over, tally, kinds
+        self.lengths, self.times = lengths, times
 
     def run(self) -> None:
-        while not self.over.is_set():
+        for _ in count() if self.times is None else range(self.times):
+            if self.over.is_set():
+                return
             kind = self.rng.choices(list(self.kinds), list(self.kinds.values()))[0]
             try:
                 status, wait = getattr(self, f"_{kind}")()
@@ -52,7 +59,7 @@ class Client(threading.Thread):
             self.over.wait(wait)
 
     def _ask(self, **more: object) -> dict[str, object]:
-        prompt = " ".join(self.rng.choices(WORDS, k=self.rng.choice((4, 16, 60, 200))))
+        prompt = " ".join(self.rng.choices(WORDS, k=self.rng.choice(self.lengths)))
         return {"prompt": prompt, "max_tokens": self.rng.choice((8, 16, 32, 64)), "temperature": 0.8, **more}
 
     def _post(self, body: bytes) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:

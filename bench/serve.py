@@ -38,7 +38,8 @@ OWN = {
     "threads": "2",
 }
 SHAPE = Config(n_layer=12, n_head=12, n_embd=768, block_size=1024, vocab_size=16_000, data_dir="none")
-ROUND_SECONDS = 15.0
+WORK = {"short": (4, 16), "long": (60, 200)}  # words of the prompts, for together against alone
+REQUESTS = 4  # of each client
 Address = tuple[str, int]
 
 
@@ -58,12 +59,15 @@ def load(run: Path, options: Options) -> dict[str, object]:
         memory = [resident(process)]
         probe = threading.Thread(target=watch, args=(address, over, health, memory, process), daemon=True)
         clients = [Client(n, address, over, tally, KINDS) for n in range(options.number("clients"))]
+        began = time.monotonic()
         for thread in (probe, *clients):
             thread.start()
         time.sleep(options.number("seconds"))
         over.set()
-        recovery = vanish_and_ask(address)
-        seconds = options.number("seconds")
+        for client in clients:  # those who wait for an answer get it
+            client.join(timeout=120)
+        seconds = time.monotonic() - began
+        recovery = vanish_and_ask(address, options.number("clients"))
         memory.append(resident(process))
     rows = [[kind, status, str(count)] for (kind, status), count in sorted(tally.statuses.items())]
     print("\n".join(table(["client", "status", "times"], rows)))
@@ -88,24 +92,35 @@ def load(run: Path, options: Options) -> dict[str, object]:
 
 
 def together_and_alone(run: Path, options: Options) -> dict[str, object]:
-    """Tokens per second of as many well-behaved clients as there are places, and of the same clients one at a time."""
-    speeds: dict[str, list[float]] = {"together": [], "alone": []}
+    """Tokens per second when as many requests as there are places are written at once, and when one is at a time."""
+    rounds: dict[str, dict[str, list[float]]] = {work: {"together": [], "alone": []} for work in WORK}
     for _ in range(options.number("rounds")):
         for name, slots in (("together", options.number("slots")), ("alone", 1)):
             with server(run, options, slots) as (_, address):
-                one(address)
-                tally, over = Tally(), threading.Event()
-                clients = [Client(n, address, over, tally, {"whole": 1.0}) for n in range(options.number("slots"))]
-                for client in clients:
-                    client.start()
-                time.sleep(ROUND_SECONDS)
-                over.set()
-                speeds[name].append(tally.tokens / ROUND_SECONDS)
-            print(f"{name}: {speeds[name][-1]:.1f} tokens/s", file=sys.stderr, flush=True)
-    medians = {name: round(statistics.median(found), 1) for name, found in speeds.items()}
-    ratio = round(medians["together"] / medians["alone"], 2)
-    print(f"together {medians['together']} tokens/s, one at a time {medians['alone']}: {ratio} times as many")
-    return {"throughput": medians, "times": ratio}
+                for work, lengths in WORK.items():
+                    one(address)
+                    speed = work_through(address, options.number("slots"), lengths)
+                    rounds[work][name].append(speed)
+                    print(f"{work} {name}: {speed:.1f} tokens/s", file=sys.stderr, flush=True)
+    medians = {
+        work: {name: round(statistics.median(found), 1) for name, found in by_name.items()}
+        for work, by_name in rounds.items()
+    }
+    times = {work: round(found["together"] / found["alone"], 2) for work, found in medians.items()}
+    rows = [[w, str(found["together"]), str(found["alone"]), str(times[w])] for w, found in medians.items()]
+    print("\n".join(table(["prompts", "together, tokens/s", "one at a time", "times"], rows)))
+    return {"throughput": medians, "times": times}
+
+
+def work_through(address: Address, clients: int, lengths: Sequence[int]) -> float:
+    """Tokens per second from the first request to the last answer; the requests are the same at every call."""
+    tally, over, began = Tally(), threading.Event(), time.monotonic()
+    crowd = [Client(n, address, over, tally, {"whole": 1.0}, lengths, REQUESTS) for n in range(clients)]
+    for client in crowd:
+        client.start()
+    for client in crowd:
+        client.join()
+    return tally.tokens / (time.monotonic() - began)
 
 
 @contextlib.contextmanager
@@ -142,10 +157,10 @@ def one(address: Address) -> float:
     return time.monotonic() - began
 
 
-def vanish_and_ask(address: Address) -> float:
-    """Sixteen clients ask for long answers and vanish; seconds until the next one has its own."""
+def vanish_and_ask(address: Address, clients: int) -> float:
+    """`clients` ask for long answers and vanish, all at once; seconds until the next one has its own."""
     crowd = []
-    for number in range(16):
+    for number in range(clients):
         client = Client(number, address, threading.Event(), Tally(), KINDS)
         body = json.dumps({"prompt": "α β γ", "max_tokens": 500, "stream": True}).encode()
         crowd.append(client._send(client._bytes(body)))

@@ -7,6 +7,7 @@ contain them: a user who types `<|assistant|>` gets those characters.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from oracle.tokenizer import Tokenizer
@@ -67,24 +68,25 @@ class Template:
         last one keeps its end, and then counts as left out if nothing of it is.
         """
         head = [m for m in messages[:1] if m["role"] == "system"]
-        rest = list(messages[len(head) :])
-        dropped = 0
-        while len(prompt := self.prompt([*head, *rest])) > limit and len(rest) > 1:
+        rest = messages[len(head) :]
+        before, turns = self.render(head).ids, [self._said(message) for message in rest]
+        first, left = 0, limit - len(before) - 1 - sum(map(len, turns))
+        while left < 0 and first < len(rest) - 1:
             # An answer never stands first: it goes with its question.
-            gone = 2 if len(rest) > 2 and rest[1]["role"] == "assistant" else 1
-            rest, dropped = rest[gone:], dropped + gone
-        if len(prompt) > limit:
-            prompt = self._cut(head, rest[-1], limit)
-        return prompt, dropped
+            gone = 2 if first < len(rest) - 2 and rest[first + 1]["role"] == "assistant" else 1
+            left += sum(map(len, turns[first : first + gone]))
+            first += gone
+        if left < 0:
+            return self._cut(before, turns[-1], limit), first
+        return [*before, *chain.from_iterable(turns[first:]), self._roles["assistant"]], first
 
-    def _cut(self, head: list[Message], last: Message, limit: int) -> list[int]:
+    def _cut(self, before: list[int], last: list[int], limit: int) -> list[int]:
         """The last message's end after the system's message, or without it where that is too long itself."""
-        before, said = self.render(head).ids, self._said(last)
         if len(before) + 3 >= limit:
             before = [self.tokenizer.bos]
+        role, *words, end = last
         room = max(0, limit - len(before) - 3)  # role, end of turn, the assistant's role
-        words = said[1:-1][len(said) - 2 - room :] if room < len(said) - 2 else said[1:-1]
-        return [*before, said[0], *words, self._end, self._roles["assistant"]]
+        return [*before, role, *words[max(0, len(words) - room) :], end, self._roles["assistant"]]
 
     def parse(self, ids: Sequence[int]) -> list[Message]:
         """The messages that `ids` render, an unfinished last one included; text before the first role is left out."""

@@ -186,6 +186,17 @@ class Engine:
             self.step()
         return requests
 
+    def warm_up(self) -> None:
+        """Compute once with each number of texts at a time that has a loop of its own: compiling takes seconds.
+
+        For engines that people wait for; it changes nothing else. Raises UserError while requests are running.
+        """
+        self.forget()
+        rows = 1
+        while rows <= len(self._slots):
+            self.network.forward(torch.zeros(rows, dtype=torch.long), [Span(slot, 0, 1) for slot in range(rows)])
+            rows *= 2
+
     def forget(self) -> None:
         """Whoever uses the network beside the requests calls this first. Raises UserError while some are running."""
         if self.active:

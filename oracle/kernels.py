@@ -10,16 +10,18 @@ Scales are one for each output, activations stay float32: a row's result does no
 """
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-GROUPS = (4, 2, 1)  # rows that share one reading of the matrix
+GROUPS = (8, 4, 2, 1)  # rows that share one reading of the matrix
 FEW = 32  # rows beyond which an ordinary matrix product is faster
-LARGE = 1 << 20  # elements from which a loop of its own pays for being compiled
+LARGE = 1 << 19  # elements from which a loop of its own pays for being compiled
 LANES = 4  # int8 weights in an int32
 TOP = -(1 << 24)  # mask of an int32's uppermost byte
 
@@ -115,9 +117,23 @@ def _sums_of_lanes(w: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, x: 
     return torch.stack(sums) * (scale * 2.0**-24) + bias
 
 
+def keep_compiled() -> None:
+    """Have PyTorch keep what it compiles where a restart finds it; its own choice is a folder that a boot empties.
+
+    To be called before anything of PyTorch's compiler is imported: it makes its choice then.
+    """
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nanooracle"
+        home.mkdir(parents=True, exist_ok=True)
+        if os.access(home, os.W_OK | os.X_OK):
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home))
+    except (OSError, RuntimeError):  # no home, or none that this user may write
+        pass
+
+
 @functools.cache
 def compiled_kernel(n: int, shape: torch.Size, dtype: torch.dtype, threads: int) -> Kernel | None:
-    """The loop for `n` rows and a matrix of `shape`, compiled once a process and kept on disk by PyTorch.
+    """The loop for `n` rows and a matrix of `shape`, compiled once on a machine, fetched once a process.
 
     None, with a warning the first time, where there is no C++ compiler. The number of `threads` is part of the code.
     """

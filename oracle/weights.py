@@ -21,7 +21,7 @@ from oracle.cli import UsageError
 from oracle.engine import Layer, Linear, Parts, parts_of
 from oracle.files import sha256, write_text
 from oracle.hardware import pick_dtype
-from oracle.kernels import Matrix, quantize
+from oracle.kernels import Matrix, keep_compiled, quantize
 
 LAYOUT = 2  # of derived files; one of another layout is made anew
 
@@ -41,6 +41,7 @@ def load_parts(checkpoint: Checkpoint, config: GPTConfig, dtype: str, device: to
         tensors = {name: t.to(device, kind) for name, t in load_file(checkpoint.path / WEIGHTS).items()}
         checkpoint.check_shapes(tensors, _shapes(config))
         return parts_of(config, tensors)
+    keep_compiled()
     if dtype in ("auto", "float32"):
         checkpoint.verify(WEIGHTS)
         tensors = load_file(checkpoint.path / WEIGHTS)

@@ -1,7 +1,10 @@
 """Weights in every format: close to the exact ones, independent of the batch, derived once and never trusted blindly."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -17,6 +20,9 @@ from oracle.kernels import Matrix, deinterleave, interleave, quantize
 from oracle.plan import model_shape
 from oracle.sampling import SamplingParams
 from tests.conftest import TINY
+from tests.runs import ROOT
+
+KEPT = "TORCHINDUCTOR_CACHE_DIR"
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +115,27 @@ def test_without_a_compiler_it_goes_on_with_a_warning(monkeypatch, capsys):
         matrix(torch.randn(1, 32))
     kernels.compiled_kernel.cache_clear()
     assert capsys.readouterr().err.count("no C++ compiler for the fast kernels (no g++)") == 1
+
+
+def test_what_is_compiled_outlives_a_reboot(run, tmp_path):
+    """In a process of its own: PyTorch decides once where it keeps what it compiles."""
+    code = "import os, sys; from oracle.generate import open_engine; open_engine(sys.argv[1]); print(os.environ[sys.argv[2]])"
+    environment = {k: v for k, v in os.environ.items() if k != KEPT} | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code, run, KEPT], cwd=ROOT, env=environment, capture_output=True)
+    assert done.stdout.decode().strip() == str(tmp_path / "nanooracle")
+
+
+@pytest.mark.parametrize(("before", "home", "after"), [("mine", ".", "mine"), ("", "a file", "")])
+def test_a_choice_of_the_users_stands_and_where_nothing_can_be_written_it_is_pytorchs(
+    monkeypatch, tmp_path, before, home, after
+):
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / home))
+    monkeypatch.setenv(KEPT, before)
+    if not before:
+        monkeypatch.delenv(KEPT)
+    kernels.keep_compiled()
+    assert os.environ.get(KEPT, "") == after
 
 
 def logits(run, dtype):
