@@ -188,8 +188,10 @@ def _common(values: Mapping[str, Any], served: Served) -> None:
     wanted = values.get("response_format")
     if isinstance(wanted, dict) and wanted.get("type", "text") != "text":
         raise RequestError(400, "response_format: this model writes text only", param="response_format")
-    if values.get("tools") or values.get("functions"):
-        raise RequestError(400, "tools: this model calls none; leave them out", param="tools")
+    # Front ends offer tools to every model, which may always answer without them; only who must have a call is refused.
+    choice = values.get("tool_choice", values.get("function_call"))
+    if choice not in (None, "none", "auto"):
+        raise RequestError(400, "tool_choice: this model calls no tools; leave it out", param="tool_choice")
 
 
 def _answer_limit(values: Mapping[str, Any], served: Served) -> int:

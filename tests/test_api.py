@@ -48,7 +48,7 @@ def test_everything_a_request_may_say(served):
         "model": "tiny", "messages": HELLO, "temperature": 1, "top_p": 0.9, "top_k": -1, "min_p": 0.1,
         "repetition_penalty": 1.2, "seed": -5, "stop": ["α", "β"], "max_tokens": 3, "max_completion_tokens": 7,
         "stream": True, "stream_options": {"include_usage": True}, "logprobs": True, "top_logprobs": 2, "n": 1,
-        "store": True, "user": "me", "presence_penalty": 0, "something_new": {"x": []},
+        "store": True, "user": "me", "tools": [{"type": "function"}], "tool_choice": "auto", "presence_penalty": 0, "something_new": {"x": []},
     }  # fmt: skip
     ask = parse_chat(values, served)
     p = ask.params
@@ -105,7 +105,7 @@ def test_messages_as_front_ends_send_them():
         ({"stream": "yes"}, 400, "stream must be true or false"),
         ({"stream_options": 1}, 400, "stream_options"),
         ({"top_logprobs": 21, "logprobs": True}, 400, "between 0 and 20"),
-        ({"tools": [{}]}, 400, "calls none"),
+        ({"tools": [{}], "tool_choice": "required"}, 400, "calls no tools"),
         ({"response_format": {"type": "json_object"}}, 400, "text only"),
     ],
 )  # fmt: skip
