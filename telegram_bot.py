@@ -60,15 +60,11 @@ def open_backend(config: Config) -> Backend:
     from oracle.generate import open_engine
     from oracle.hardware import setup_device
     from oracle.metrics import Metrics
-    from oracle.sampling import SamplingParams
+    from oracle.sampling import params_of
     from oracle.worker import Worker
 
     engine = open_engine(config.out_dir, config.checkpoint, config.dtype, config.slots, setup_device(config))
-    defaults = SamplingParams(
-        config.max_new_tokens, config.temperature, config.top_k, config.top_p, config.min_p,
-        config.repetition_penalty, config.no_repeat_ngram, config.stop,
-    )  # fmt: skip
-    return InProcess(Worker(engine, config.slots, Metrics()), defaults, config.answer_seconds)
+    return InProcess(Worker(engine, config.slots, Metrics()), params_of(config), config.answer_seconds)
 
 
 def open_record(config: Config) -> "Record | None":
