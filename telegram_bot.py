@@ -74,10 +74,11 @@ def open_record(config: Config) -> "Record | None":
     from oracle.record import Recorder
 
     recorder = Recorder(config.record)
+    recorder.recall()
 
     def record(number: int, messages: list[Message], answer: str, rating: "Rating") -> None:
         recorder.remember(str(number), messages, answer)
-        recorder.rate(str(number), rating)
+        recorder.rate(str(number), rating, versions=None)
 
     return record
 
