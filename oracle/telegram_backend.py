@@ -120,11 +120,11 @@ class Remote:
     def _find(self, model: str) -> str:
         """The model's name. Raises UserError when there is no server, no such model, or one that cannot answer."""
         try:
-            reply = requests.get(f"{self.address}/models", headers=self._headers, timeout=10)
-            if model and reply.status_code == 404:  # a server that does not list its models
-                return model
-            reply.raise_for_status()
-            listed = reply.json()["data"]
+            with requests.get(f"{self.address}/models", headers=self._headers, stream=True, timeout=10) as reply:
+                if model and reply.status_code == 404:  # a server that does not list its models
+                    return model
+                reply.raise_for_status()
+                listed = json.loads(_whole(reply))["data"]
             known = {str(entry["id"]): entry for entry in listed}
             name = model or str(listed[0]["id"])
             base = known[name].get("chat") is False if name in known else False
@@ -178,6 +178,16 @@ class Remote:
 
     def close(self) -> None:
         pass
+
+
+def _whole(reply: requests.Response) -> bytes:
+    """A body of a size that can be what was asked for."""
+    body = b""
+    while chunk := reply.raw.read1(CHUNK, decode_content=True):
+        body += chunk
+        if len(body) > LONGEST_LINE:
+            raise ValueError("a body without end")
+    return body
 
 
 def _bounded(pieces: Iterator[str], characters: int, deadline: float, cancelled: Cancelled) -> Iterator[str]:

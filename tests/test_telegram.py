@@ -538,7 +538,12 @@ async def test_a_reply_that_telegram_refuses_is_admitted(fake, folder):
 @scenario
 async def test_rubbish_for_a_message_id_is_asked_for_again(fake, folder):
     send, broken = fake._sendMessage, iter(("x", None, {}))
-    fake._sendMessage = lambda values: {**send(values), **{"message_id": v for v in (next(broken, 0),) if v != 0}}
+
+    def rubbish(values):
+        sent = send(values)
+        return {**sent, "message_id": next(broken, sent["message_id"])}
+
+    fake._sendMessage = rubbish
     async with Bot(fake, folder) as bot:
         fake.say(7, "γεια")
         await bot.until(lambda: fake.holding(7, "γεια!"))
