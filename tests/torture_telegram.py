@@ -21,6 +21,7 @@ from tests.fake_telegram import FAULTS, TOKEN, FakeModels, FakeTelegram, wait_un
 from tests.runs import ROOT
 
 MARK = "ερώτηση"
+AT_ONCE = 16  # calls under way when the bot is killed, at most: its connections
 
 
 @dataclass
@@ -33,6 +34,11 @@ class Result:
     calls: int
     seconds: float
     output: str
+
+    @property
+    def excused(self) -> int:
+        """Empty messages that may be left."""
+        return self.lost_sends + AT_ONCE * self.kills
 
 
 # The script as it is, but every logger of every library says all it has to say, whatever level it was set to.
@@ -145,7 +151,7 @@ def main() -> None:
     leaks = TOKEN.partition(":")[2] in result.output, MARK in result.output
     print(f"in {len(result.output):,} characters of output: token {leaks[0]}, words of users {leaks[1]}")
     leaked = leaks[0] or (leaks[1] and not options.debug)
-    sys.exit(counts != {1: len(result.answers)} or leaked or result.strays > result.lost_sends + result.kills)
+    sys.exit(counts != {1: len(result.answers)} or leaked or result.strays > result.excused)
 
 
 if __name__ == "__main__":
