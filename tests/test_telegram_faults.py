@@ -144,8 +144,11 @@ def test_no_logger_shows_the_token(tmp_path, hidden):
 def test_the_process_itself_shows_no_token_though_every_logger_says_all_it_has(tmp_path):
     orders = {"sendMessage": iter(FAULTS), "getUpdates": iter(("409", "rubbish"))}
     draw = lambda method, n: next(orders.get(method, iter(())), "")  # noqa: E731
-    with FakeTelegram(draw=draw, hang_seconds=1.5, retry_after=0) as fake, FakeModels() as models:
-        bot = Process(tmp_path, fake, models, debug=True)
+    with (
+        FakeTelegram(draw=draw, hang_seconds=1.5, retry_after=0) as fake,
+        FakeModels() as models,
+        Process(tmp_path, fake, models, debug=True) as bot,
+    ):
         for n in range(1, 5):
             fake.say(n, "γεια")
         assert wait_until(lambda: all(fake.holding(n, "γεια!") for n in range(1, 5)), 120), bot.log.read_text()[-1000:]

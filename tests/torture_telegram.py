@@ -67,6 +67,12 @@ class Process:
                 cwd=ROOT, env={**os.environ, "TELEGRAM_BOT_TOKEN": TOKEN}, stdout=log, stderr=log,
             )  # fmt: skip
 
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
     def kill(self) -> None:
         self.running.kill()
         self.running.wait()
