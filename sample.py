@@ -10,6 +10,7 @@ python sample.py --init_from=gpt2 --start="The harbour"
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from oracle.config import load, without_effect
 from oracle.generate import Engine, Generation, open_engine, prompt_ids
 from oracle.hardware import setup_device
 from oracle.hf import as_run
-from oracle.sampling import SamplingParams
+from oracle.sampling import SamplingParams, params_of
 from oracle.settings import Config
 from oracle.speedometer import Speedometer
 from oracle.terminal import converse
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
         )
         return
     if config.chat:
-        converse(engine, params_of(config, 0), config.system)
+        converse(engine, params_of(config), config.system)
         return
     prompts = [within_context(engine, text) for text in texts]
     if config.num_beams:
@@ -58,20 +59,16 @@ def main(argv: Sequence[str]) -> None:
         write_one_by_one(engine, texts[0], prompts[0], config)
 
 
-def params_of(config: Config, number: int) -> SamplingParams:
-    """What sample number `number` is drawn with: its own seed, so that it does not depend on how many there are."""
-    return SamplingParams(
-        config.max_new_tokens, config.temperature, config.top_k, config.top_p, config.min_p,
-        config.repetition_penalty, config.no_repeat_ngram, config.stop,
-        seed=config.seed + number, logprobs=config.logprobs if config.json else 0,
-    )  # fmt: skip
+def sample_params(config: Config, number: int) -> SamplingParams:
+    """How sample number `number` is drawn, and what --json tells of it."""
+    return replace(params_of(config, number), logprobs=config.logprobs if config.json else 0)
 
 
 def write_one_by_one(engine: Engine, text: str, prompt: list[int], config: Config) -> None:
     """Samples of one text, shown as they are written."""
     speed = Speedometer(engine.network)
     for number in range(config.num_samples):
-        request = engine.submit(prompt, params_of(config, number))
+        request = engine.submit(prompt, sample_params(config, number))
         if not config.json:
             print(text, end="", flush=True)
         while not request.finish_reason:
@@ -87,7 +84,7 @@ def write_one_by_one(engine: Engine, text: str, prompt: list[int], config: Confi
 def write_many(engine: Engine, texts: Sequence[str], prompts: Sequence[list[int]], config: Config) -> None:
     """Samples of all texts, several at once, printed in order as soon as they are whole."""
     requests = [
-        (text, engine.submit(prompt, params_of(config, number)))
+        (text, engine.submit(prompt, sample_params(config, number)))
         for text, prompt in zip(texts, prompts, strict=True)
         for number in range(config.num_samples)
     ]

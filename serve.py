@@ -22,7 +22,7 @@ from oracle.http import Server
 from oracle.metrics import Metrics
 from oracle.private import read_private
 from oracle.record import Recorder
-from oracle.sampling import SamplingParams
+from oracle.sampling import params_of
 from oracle.service import Access, Page, Service
 from oracle.settings import Config
 from oracle.wire import Limits
@@ -98,11 +98,9 @@ class Running:
 
 def served_by(engine: Engine, config: Config) -> Served:
     """What requests need to know of the model, and the defaults for what they leave unsaid."""
-    defaults = SamplingParams(
-        config.max_new_tokens, config.temperature, config.top_k, config.top_p, config.min_p,
-        config.repetition_penalty, config.no_repeat_ngram, config.stop,
-    )  # fmt: skip
-    return Served(engine.name, engine.tokenizer, engine.template, engine.block_size, defaults, config.max_answer_tokens)
+    return Served(
+        engine.name, engine.tokenizer, engine.template, engine.block_size, params_of(config), config.max_answer_tokens
+    )
 
 
 def read_keys(path: str, environment: Mapping[str, str]) -> frozenset[str]:

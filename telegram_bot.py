@@ -60,17 +60,13 @@ def open_backend(config: Config) -> Backend:
     from oracle.generate import open_engine
     from oracle.hardware import setup_device
     from oracle.metrics import Metrics
-    from oracle.sampling import SamplingParams
+    from oracle.sampling import params_of
     from oracle.worker import Worker
 
     engine = open_engine(config.out_dir, config.checkpoint, config.dtype, config.slots, setup_device(config))
     print("warming up (longer the first time on a machine)", file=sys.stderr, flush=True)
     engine.warm_up()
-    defaults = SamplingParams(
-        config.max_new_tokens, config.temperature, config.top_k, config.top_p, config.min_p,
-        config.repetition_penalty, config.no_repeat_ngram, config.stop,
-    )  # fmt: skip
-    return InProcess(Worker(engine, config.slots, Metrics()), defaults, config.answer_seconds)
+    return InProcess(Worker(engine, config.slots, Metrics()), params_of(config), config.answer_seconds)
 
 
 def open_record(config: Config) -> "Record | None":
@@ -80,10 +76,11 @@ def open_record(config: Config) -> "Record | None":
     from oracle.record import Recorder
 
     recorder = Recorder(config.record)
+    recorder.recall()
 
     def record(number: int, messages: list[Message], answer: str, rating: "Rating") -> None:
         recorder.remember(str(number), messages, answer)
-        recorder.rate(str(number), rating)
+        recorder.rate(str(number), rating, versions=None)
 
     return record
 

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from oracle.cli import UserError
 from oracle.config import to_json
 from oracle.dist import ALONE, World, placed_like, whole
 from oracle.files import read_json, sha256, sync, write_text
 from oracle.settings import Config
+from oracle.tensors import save_tensors
 from oracle.versions import versions
 
 FORMAT = 1
@@ -273,10 +273,9 @@ def _discard(folder: Path) -> None:
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     try:
-        save_file(tensors, path)
-    except SafetensorError as error:  # its only failure here is the operating system's, in words of its own
-        raise OSError(f"{path}: {error}; the previous checkpoint is whole: free some space and resume") from None
-    sync(path)
+        save_tensors(tensors, path)
+    except OSError as error:
+        raise OSError(f"{error}; the previous checkpoint is whole: free some space and resume") from None
 
 
 def _load_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -251,15 +251,34 @@ def impossible(c: Config) -> list[str]:
         found.append("chat=True is a conversation: leave out start, prompts_file, json and num_beams")
     if c.start and c.prompts_file:
         found.append("start and prompts_file both name texts to complete: give one of them")
-    if c.bot_api.startswith("http://") and urlsplit(c.bot_api).hostname not in ("127.0.0.1", "::1", "localhost"):
-        found.append(
-            f"bot_api={c.bot_api!r} would send the token unencrypted: use https:// or an address of this machine"
-        )
+    found += _impossible_addresses(c)
     if c.label_smoothing and c.dpo_loss != "sigmoid":
         found.append(f"label_smoothing={c.label_smoothing:g} is for dpo_loss=sigmoid, not {c.dpo_loss}: set it to 0")
     if c.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
         found.append(f"device={c.device!r}: must be auto, cpu, cuda, cuda:N or mps")
     return found
+
+
+def _impossible_addresses(c: Config) -> list[str]:
+    found = []
+    if c.api_url and not _host(c.api_url):
+        found.append(f"api_url={c.api_url!r}: no address of a server; write it as http://127.0.0.1:8000/v1")
+    if not _host(c.bot_api):
+        found.append(f"bot_api={c.bot_api!r}: no address of a server; write it as https://api.telegram.org")
+    elif urlsplit(c.bot_api).scheme == "http" and _host(c.bot_api) not in ("127.0.0.1", "::1", "localhost"):
+        found.append(
+            f"bot_api={c.bot_api!r} would send the token unencrypted: use https:// or an address of this machine"
+        )
+    return found
+
+
+def _host(address: str) -> str:
+    """The host of a web address; empty for anything else."""
+    try:
+        parts = urlsplit(address)
+        return parts.hostname or "" if parts.scheme in ("http", "https") and parts.port != 0 else ""
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        return ""
 
 
 def _is_day(text: str) -> bool:
@@ -318,8 +337,9 @@ def unknown(shown: str, name: str, among: Sequence[str]) -> str:
 
 
 def _example(field: dataclasses.Field) -> str:
-    value = field.default
-    return repr(value) if value not in ("", ()) else {"str": "text"}.get(getattr(field.type, "__name__", ""), "'a','b'")
+    if get_origin(field.type) is tuple:
+        return "1,2" if get_args(field.type)[0] is int else "'a','b'"
+    return "text" if field.default == "" else repr(field.default)
 
 
 def help_text(script: str) -> str:

@@ -1,12 +1,13 @@
 """A run's own diary: the same prompts continued again and again, to watch it learn."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from model import GPT
 from oracle.engine import Uncached, cached
 from oracle.generate import Engine
 from oracle.logbook import Logbook
-from oracle.sampling import SamplingParams
+from oracle.sampling import params_of
 from oracle.settings import Config
 from oracle.stage import Place
 from oracle.tokenizer import Tokenizer
@@ -21,10 +22,7 @@ def write_samples(
     # Weights that are shared out among ranks come together only inside the model's own forward pass.
     engine = Engine(Uncached(model) if config.fsdp else cached(model), tokenizer)
     for number, (prompt, ids) in enumerate(zip(config.sample_prompts, prompts, strict=True)):
-        params = SamplingParams(
-            config.max_new_tokens, config.temperature, config.top_k, config.top_p, seed=config.seed + number,
-            stop_tokens=stop_tokens,
-        )  # fmt: skip
+        params = replace(params_of(config, number), stop_tokens=stop_tokens)
         with place.cast():
             text = "".join(engine.stream(ids[-engine.block_size :], params))
         logbook.sample({"step": step, "prompt": prompt, "text": text})

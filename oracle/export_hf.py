@@ -7,12 +7,12 @@ from typing import Any
 
 import sentencepiece as spm
 import torch
-from safetensors.torch import save_file
 
 from oracle.cli import UserError
 from oracle.export import Leaving
 from oracle.files import read_json, write_text
 from oracle.hf import TRANSPOSED
+from oracle.tensors import save_tensors
 
 SPACE = "\u2581"  # SentencePiece's sign for a blank
 
@@ -23,7 +23,7 @@ def write(leaving: Leaving, folder: Path) -> None:
         f"transformer.{name}": (t.t() if name.endswith(TRANSPOSED) else t).contiguous()
         for name, t in leaving.tensors().items()
     }
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     texts = {
         "config.json": config(leaving), "generation_config.json": generation_config(leaving),
         "tokenizer.json": tokenizer_json(leaving), "tokenizer_config.json": tokenizer_config(leaving),

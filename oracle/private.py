@@ -11,7 +11,7 @@ from oracle.cli import UserError
 def read_private(path: str, setting: str, environment: Mapping[str, str] = os.environ) -> str:
     """The text of a file that only this user can read. Raises UserError for any other; `setting` named it."""
     try:
-        mode, text = Path(path).stat().st_mode, Path(path).read_text(encoding="utf-8")
+        mode, text = Path(path).stat().st_mode, Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise UserError(f"--{setting}={path}: {reason}; name a text file of yours") from None

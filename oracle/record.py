@@ -1,15 +1,18 @@
 """Conversations that users agreed to give, as the training data of the next model.
 
-Only with `--record=FILE`, only what was asked with `"store": true`, and only once the user has rated the answer:
+Only with `--record=FILE`, only of those who agreed (`"store": true`, or /settings on Telegram), and only once the user
+has rated the answer:
 
     FILE                    {"messages": […, the rated answer], "rating": "up"}     finetune_chat.py reads it as it is
     FILE's name -pairs      {"prompt": […], "chosen": […], "rejected": […]}         finetune_dpo.py reads it as it is
 
-An answer rated down has weight 0: it is kept to be looked at and not learnt from. A pair is written when the user
-preferred one answer to another to the same question. What is written is what the model said, which the server
-remembers for a while, and not what a client claims it said. No address or name is written.
+Only an answer rated up is learnt from. One rated down has weight 0, and so have the answers before it in the
+conversation: they have ratings, and lines, of their own; and of them there is only the client's word that the model
+said so. A pair is written when one answer was preferred to another to the same messages. What is written is what the
+model said, which the server remembers for a while. No address or name is written.
 """
 
+import contextlib
 import json
 import os
 import threading
@@ -84,6 +87,19 @@ class Recorder:
         self._paired: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
+    def recall(self) -> None:
+        """Remember the last answers that are in the file, so that those which come can make pairs with them."""
+        rows = self.conversations.path.read_bytes().splitlines()[-REMEMBERED:]
+        questions: dict[str, dict[str, _Said]] = {}
+        for number, row in enumerate(rows):
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # lines that somebody else wrote
+                *asked, answer = ({"role": m["role"], "content": m["content"]} for m in json.loads(row)["messages"])
+                said = _Said(asked, answer["content"], json.loads(row)["rating"])
+                questions.setdefault(json.dumps(asked), {})[f"line {number}"] = said
+        for answers in questions.values():
+            self._said.update(answers)
+            self._paired.update(_preferred(answers))
+
     def remember(self, answer_id: str, messages: list[Message], text: str) -> None:
         """The answer `text` to `messages` may be rated from now on, unless it is empty."""
         if not text.strip():
@@ -94,11 +110,12 @@ class Recorder:
                 gone, _ = self._said.popitem(last=False)
                 self._paired = {pair for pair in self._paired if gone not in pair}
 
-    def rate(self, answer_id: str, rating: Rating, versions: Sequence[str] = ()) -> bool:
+    def rate(self, answer_id: str, rating: Rating, versions: Sequence[str] | None = ()) -> bool:
         """Write down that a user rated an answer; False if it is not remembered.
 
-        The first rating of an answer counts. `versions` are the ids of all the answers the user got to this question:
-        those rated up win against those rated down and those they replaced. Raises OSError when the disk is full.
+        The first rating of an answer counts. `versions` are the ids of all the answers the user got to this question,
+        None: all that are remembered. Those to the same messages that were rated up win against those rated down and
+        those they replaced. Raises OSError when the disk is full.
         """
         with self._lock:
             said = self._said.get(answer_id)
@@ -107,7 +124,12 @@ class Recorder:
             if said.rating is None:
                 self.conversations.append(_conversation(said, rating))
                 said.rating = rating
-            among = {v: known for v, known in self._said.items() if v == answer_id or v in versions}  # by age
+            asked = None if versions is None else {answer_id, *versions}
+            among = {  # by age
+                name: known
+                for name, known in self._said.items()
+                if (asked is None or name in asked) and known.messages == said.messages
+            }
             for better, worse in _preferred(among):
                 if (better, worse) not in self._paired:
                     self.pairs.append(_pair(self._said[better], self._said[worse]))
@@ -120,14 +142,14 @@ class Recorder:
 
 
 def _preferred(versions: dict[str, _Said]) -> list[tuple[str, str]]:
-    """(better, worse) of the answers to one question: rated up before rated down, and before the earlier unrated."""
+    """(better, worse) of the answers to the same messages: rated up before rated down, and before the earlier unrated."""
     found = []
     ids = list(versions)
     for better in ids:
         for worse in ids:
             a, b = versions[better], versions[worse]
             replaced = b.rating is None and ids.index(worse) < ids.index(better)
-            if a.rating == "up" and (b.rating == "down" or replaced) and a.messages == b.messages and a.text != b.text:
+            if a.rating == "up" and (b.rating == "down" or replaced) and a.text != b.text:
                 found.append((better, worse))
     return found
 
@@ -136,7 +158,8 @@ def _conversation(said: _Said, rating: Rating) -> dict[str, Any]:
     answer: dict[str, Any] = {"role": "assistant", "content": said.text}
     if rating == "down":
         answer["weight"] = 0
-    return {"messages": [*said.messages, answer], "rating": rating, "time": int(time.time())}
+    before = [{**message, "weight": 0} if message["role"] == "assistant" else message for message in said.messages]
+    return {"messages": [*before, answer], "rating": rating, "time": int(time.time())}
 
 
 def _pair(better: _Said, worse: _Said) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from oracle.cli import UsageError
+from oracle.settings import Config
 
 HEAD = 512  # candidates sorted at first: nucleus sampling seldom needs more, and sorting 50,000 takes milliseconds
 
@@ -48,6 +49,14 @@ class SamplingParams:
         ]  # fmt: skip
         if wrong:
             raise UsageError("; ".join(wrong))
+
+
+def params_of(config: Config, number: int = 0) -> SamplingParams:
+    """How the settings want text number `number` drawn: each has a seed of its own, however many there are."""
+    return SamplingParams(
+        config.max_new_tokens, config.temperature, config.top_k, config.top_p, config.min_p,
+        config.repetition_penalty, config.no_repeat_ngram, config.stop, seed=config.seed + number,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

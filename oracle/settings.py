@@ -332,7 +332,7 @@ class Telegram:
     allow: tuple[int, ...] = setting((), "numbers of the users it talks to; empty: everybody")
     max_input: int = setting(2_000, "characters of a message", minimum=1)
     history_tokens: int = setting(2_000, "of a conversation that are remembered", minimum=0)
-    messages_per_minute: int = setting(10, "of one user", minimum=1)
+    messages_per_minute: int = setting(10, "of one user, and of one group; pressed buttons count", minimum=1)
     tokens_per_minute: int = setting(4_000, "of one user, questions and answers", minimum=1)
     max_waiting_per_chat: int = setting(3, "questions of one chat in the queue", minimum=1)
     delete_webhook: bool = setting(False, "take the bot's updates away from a webhook, if it has one")

@@ -33,6 +33,7 @@ LONGEST_PAUSE = 3600.0  # seconds a 429 may ask for
 # What python-telegram-bot raises for answers that are JSON but not what was asked for.
 RUBBISH = (KeyError, TypeError, ValueError, AttributeError)
 WRONG_TOKEN = "Telegram does not know this token; copy it again from @BotFather, or have it make a new one"
+HARMLESS = ("not modified", "message to edit not found", "message_id_invalid")  # of refused edits: nothing is missing
 NO_PREVIEW = telegram.LinkPreviewOptions(is_disabled=True)
 
 
@@ -92,12 +93,8 @@ class Api:
         def transport(size: int) -> Transport:
             return Transport(size, call_seconds, call_seconds, call_seconds, pool_timeout=call_seconds)
 
-        self.pace, self.poll_seconds, self.call_seconds, self.first_pause = (
-            Pace(),
-            poll_seconds,
-            call_seconds,
-            first_pause,
-        )
+        self.pace = Pace()
+        self.poll_seconds, self.call_seconds, self.first_pause = poll_seconds, call_seconds, first_pause
         self._requests = transport(1), transport(16)
         self._bot = _Bot(
             token, f"{address.rstrip('/')}/bot", get_updates_request=self._requests[0], request=self._requests[1]
@@ -133,10 +130,12 @@ class Api:
     async def send(self, chat: int, text: str, reply_to: int | None = None) -> int:
         """A new message; its id. Not to be repeated lightly: when the answer gets lost, the message may stand twice."""
         to = telegram.ReplyParameters(reply_to, allow_sending_without_reply=True) if reply_to else None
-        sent = await self._insist(
-            lambda: self._bot.send_message(chat, text, reply_parameters=to, link_preview_options=NO_PREVIEW), chat
-        )
-        return int(sent.message_id)
+
+        async def call() -> int:
+            sent = await self._bot.send_message(chat, text, reply_parameters=to, link_preview_options=NO_PREVIEW)
+            return int(sent.message_id)  # within the call: rubbish for a number is one more reason to repeat it
+
+        return await self._insist(call, chat)
 
     async def edit(self, chat: int, message: int, text: str, rows: Rows = ()) -> None:
         """Make `text` and `rows` the content of a message. Without effect if it is so already or its user deleted it."""
@@ -168,9 +167,7 @@ class Api:
             await self._bot.edit_message_text(text, chat, message, link_preview_options=NO_PREVIEW, reply_markup=markup)
         except BadRequest as error:
             said = str(error).lower()
-            if not any(
-                harmless in said for harmless in ("not modified", "message to edit not found", "message_id_invalid")
-            ):
+            if not any(harmless in said for harmless in HARMLESS):
                 raise
 
     async def _insist(self, call: Callable[[], Awaitable[T]], chat: int | None = None) -> T:
@@ -191,11 +188,10 @@ class Api:
             except (Forbidden, ChatMigrated) as error:
                 raise ChatClosedError(str(error)) from None
             except BadRequest as error:
-                raise (ChatClosedError if "chat not found" in str(error).lower() else RefusedError)(
-                    str(error)
-                ) from None
+                refusal = ChatClosedError if "chat not found" in str(error).lower() else RefusedError
+                raise refusal(str(error)) from None
             except (TelegramError, *RUBBISH) as error:
-                log.info("a call to Telegram failed (%s), trying again", type(error).__name__)
+                log.info("Telegram did not answer a call as it should (%s), trying again", type(error).__name__)
             await asyncio.sleep(backoff.next(wait))
 
     async def _try(self, call: Callable[[], Awaitable[object]], chat: int | None = None) -> None:

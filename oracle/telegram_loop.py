@@ -110,9 +110,10 @@ class Life:
     async def _finish(self) -> None:
         """Let what is being written end in time; the rest is unfinished in the state, for the next start."""
         self.talk.line.close()
-        if self._tasks and not self._failure:
+        replies = self._tasks - {self._polling}
+        if replies and not self._failure:
             print("stopping: answers in progress may end", file=sys.stderr, flush=True)
-            await asyncio.wait(self._tasks, timeout=self.grace_seconds)
+            await asyncio.wait(replies, timeout=self.grace_seconds)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

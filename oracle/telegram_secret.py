@@ -45,7 +45,9 @@ def read_token(token_file: str, environment: Mapping[str, str] = os.environ) -> 
             f" with --token_file, or into the variable {VARIABLE}"
         )
     if not SHAPE.fullmatch(token):
-        raise UserError(f"{where} holds no Telegram token, which looks like 123456:letters-and-digits; copy it again")
+        raise UserError(
+            f"{where} holds no Telegram token, which looks like 123456:letters-and-digits and stands alone; copy it again"
+        )
     return token
 
 

@@ -139,14 +139,14 @@ class State:
     def write_answer(self, incoming: Incoming, reply: Reply, asked: list[Message], epoch: int, rateable: bool) -> None:
         """Fix the model's answer to the conversation `asked`, and remember both, unless /reset came since `epoch`.
 
-        `rateable`: also for being rated and kept.
+        `rateable`: remember them for being rated and kept, too.
         """
         history = [*asked, {"role": "assistant", "content": reply.text}]
         with self._changing() as db:
             _write(db, incoming.update_id, reply)
             values: tuple[Any, ...] = (json.dumps(history, ensure_ascii=False), incoming.chat_id, epoch)
-            db.execute("UPDATE chats SET history = ? WHERE id = ? AND epoch = ?", values)
-            if rateable:
+            current = db.execute("UPDATE chats SET history = ? WHERE id = ? AND epoch = ?", values).rowcount
+            if rateable and current:
                 messages = json.dumps(asked, ensure_ascii=False)
                 values = (incoming.update_id, incoming.chat_id, int(time.time()), messages, reply.text)
                 db.execute("INSERT OR REPLACE INTO rateable VALUES (?, ?, ?, ?, ?)", values)
@@ -169,9 +169,10 @@ class State:
                 db.execute("DELETE FROM rateable WHERE chat = ?", (number,))
 
     def reset(self, number: int) -> None:
-        """Forget a chat's history."""
+        """Forget a chat's history, and what of it might still have been rated."""
         with self._changing() as db:
             db.execute("UPDATE chats SET history = '[]', epoch = epoch + 1 WHERE id = ?", (number,))
+            db.execute("DELETE FROM rateable WHERE chat = ?", (number,))
 
     def drop_chat(self, number: int) -> None:
         """Forget all of a chat: its user blocked the bot."""

@@ -1,15 +1,16 @@
 """What the bot does with one update, from taken to done. The steps and why they are these: `oracle/telegram_state.py`."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
+from oracle.ratelimit import Bucket, Buckets
 from oracle.telegram_api import Api, ChatClosedError, RefusedError, Rows, log
 from oracle.telegram_backend import Backend, Message, Wish
 from oracle.telegram_draft import Draft, pause, written
 from oracle.telegram_line import ChatBusyError, Line, LineClosedError, LineFullError, Ticket
-from oracle.telegram_pace import Buckets
 from oracle.telegram_split import split
 from oracle.telegram_state import Chat, Reply, State
 from oracle.telegram_texts import chosen, language_of, say, settings_rows
@@ -48,15 +49,15 @@ class Talk:
     ) -> None:
         self.api, self.state, self.backend, self.line = api, state, backend, line
         self.manners, self.record = manners, record
-        self._messages = Buckets(manners.messages_per_minute / 60, manners.messages_per_minute)
-        self._tokens = Buckets(manners.tokens_per_minute / 60, manners.tokens_per_minute)
-        self._told: set[int] = set()  # users who know that they are too fast
+        self._messages = Buckets(lambda: Bucket(manners.messages_per_minute / 60, manners.messages_per_minute))
+        self._tokens = Buckets(lambda: Bucket(manners.tokens_per_minute / 60, manners.tokens_per_minute))
+        self._warnings = Buckets(lambda: Bucket(1 / 60, 1))  # of a chat that is too fast: it is told once a minute
 
     async def handle(self, incoming: Incoming, was_here: bool = False) -> None:
         """Reply to an update, from the step it had reached if it `was_here` before a restart."""
         try:
             if incoming.kind == "button":
-                await self._pressed(incoming)
+                await self._pressed(incoming, was_here)
             else:
                 reply = self.state.progress(incoming.update_id).reply or await self._reply(incoming, was_here)
                 if reply:
@@ -67,6 +68,7 @@ class Talk:
             self.state.drop_chat(incoming.chat_id)
         except RefusedError as error:
             log.warning("Telegram refused a reply: %s", error)
+            await self._admit(incoming)
             self.state.done(incoming.update_id)
         except LineClosedError:
             pass  # unfinished in the state: the next start takes it up
@@ -82,10 +84,10 @@ class Talk:
             )
             return None
         reply = Reply(say("late", language)) if old else None
-        if reply is None and not was_here and (seconds := self._too_fast(incoming.user_id)):
-            if incoming.user_id in self._told:
+        if reply is None and not was_here and (seconds := self._too_fast(incoming)):
+            if self._warnings[incoming.chat_id].wait():
                 return None
-            self._told.add(incoming.user_id)
+            self._warnings[incoming.chat_id].take()
             reply = Reply(say("slower", language, seconds=seconds))
         reply = reply or self._own(incoming, language)
         if reply is None:
@@ -97,13 +99,18 @@ class Talk:
         self.state.write(incoming.update_id, reply)
         return reply
 
-    def _too_fast(self, user: int) -> int:
-        """Seconds until the user may ask again; 0: now, and it is counted."""
-        seconds = max(self._messages[user].wait(), self._tokens[user].wait())
+    def _too_fast(self, incoming: Incoming) -> int:
+        """Seconds until the user may ask again; 0: now, and it is counted.
+
+        A group counts as one user besides, whoever writes in it: Telegram takes 20 messages a minute there, edits
+        included, and replies that wait for that would hold up everybody's.
+        """
+        messages = [self._messages[key] for key in {incoming.user_id, incoming.chat_id}]
+        seconds = max(bucket.wait() for bucket in (*messages, self._tokens[incoming.user_id]))
         if seconds > 0:
             return int(seconds) + 1
-        self._messages[user].take()
-        self._told.discard(user)
+        for bucket in messages:
+            bucket.take()
         return 0
 
     def _own(self, incoming: Incoming, language: str) -> Reply | None:
@@ -185,6 +192,13 @@ class Talk:
             rows = self._rows(incoming, reply.buttons) if n == len(parts) - 1 else ()
             await self.api.edit(incoming.chat_id, message, part, rows)
 
+    async def _admit(self, incoming: Incoming) -> None:
+        """Say in place of a reply that Telegram refused that there is none: "…" must not stand there for ever."""
+        language = language_of(self.state.chat(incoming.chat_id).choices, incoming.language)
+        for message in self.state.progress(incoming.update_id).placed[-1:]:
+            with contextlib.suppress(RefusedError, ChatClosedError):
+                await self.api.edit(incoming.chat_id, message, say("failed", language))
+
     def _rows(self, incoming: Incoming, buttons: str) -> Rows:
         if buttons == RATING:
             return [[("👍", f"up:{incoming.update_id}"), ("👎", f"down:{incoming.update_id}")]]
@@ -194,32 +208,41 @@ class Talk:
             return settings_rows(choices, language_of(choices, incoming.language), recording)
         return ()
 
-    async def _pressed(self, incoming: Incoming) -> None:
+    async def _pressed(self, incoming: Incoming, was_here: bool) -> None:
         """A button: may be handled again after a restart, with the same result."""
-        choices = self.state.chat(incoming.chat_id).choices
-        language = language_of(choices, incoming.language)
-        what, _, number = incoming.text.partition(":")
-        allowed = not self.manners.allow or incoming.user_id in self.manners.allow
-        if allowed and (rating := RATINGS.get(what)) and number.isdecimal() and int(number) < LARGEST:
-            kept = self._rate(int(number), incoming.chat_id, rating)
-            await self.api.take_buttons(incoming.chat_id, incoming.message_id)
-            await self.api.acknowledge(incoming.callback_id, say("thanks" if kept else "forgotten", language))
-            return
-        if allowed and (choice := chosen(incoming.text)):
-            choices = replace(choices, **choice)
-            self.state.choose(incoming.chat_id, choices)
-            text = say("settings", language_of(choices, incoming.language))
-            await self.api.edit(incoming.chat_id, incoming.message_id, text, self._rows(incoming, SETTINGS))
-        await self.api.acknowledge(incoming.callback_id, "")
+        language = language_of(self.state.chat(incoming.chat_id).choices, incoming.language)
+        said = ""
+        if not was_here and (seconds := self._too_fast(incoming)):
+            said = say("slower", language, seconds=seconds)
+        elif not self.manners.allow or incoming.user_id in self.manners.allow:
+            what, _, number = incoming.text.partition(":")
+            if (rating := RATINGS.get(what)) and number.isdecimal() and int(number) < LARGEST:
+                said = say(await self._rate(incoming, int(number), rating), language)
+            elif choice := chosen(incoming.text):
+                await self._choose(incoming, choice)
+        await self.api.acknowledge(incoming.callback_id, said)
 
-    def _rate(self, number: int, chat: int, rating: Rating) -> bool:
-        """Write a rated answer down. A kill between the two steps may write it twice, none loses it."""
-        found = self.state.rateable(number, chat)
-        if not found or not self.record:
-            return False
-        self.record(number, *found, rating)
-        self.state.rated(number)
-        return True
+    async def _choose(self, incoming: Incoming, choice: dict[str, Any]) -> None:
+        """Note a choice and show it, until what is shown is what is chosen: edits may overtake each other."""
+        self.state.choose(incoming.chat_id, replace(self.state.chat(incoming.chat_id).choices, **choice))
+        shown: Rows | None = None
+        while (rows := self._rows(incoming, SETTINGS)) != shown:
+            text = say("settings", language_of(self.state.chat(incoming.chat_id).choices, incoming.language))
+            await self.api.edit(incoming.chat_id, incoming.message_id, text, rows)
+            shown = rows
+
+    async def _rate(self, incoming: Incoming, number: int, rating: Rating) -> str:
+        """Write a rated answer down; what to say to that. A kill between the two steps may write it twice, none loses it."""
+        found = self.state.rateable(number, incoming.chat_id)
+        if found and self.record:
+            try:
+                self.record(number, *found, rating)
+            except OSError as error:  # the buttons stay, for when there is room again
+                log.error("a rated answer could not be kept (%s): make room on the disk", error.strerror or error)
+                return "failed"
+            self.state.rated(number)
+        await self.api.take_buttons(incoming.chat_id, incoming.message_id)
+        return "thanks" if found and self.record else "forgotten"
 
 
 def _waiting(place: int, language: str) -> str:

@@ -63,7 +63,7 @@ def _button(update: dict[str, Any]) -> Incoming:
     message, user = query["message"], query["from"]
     return Incoming(
         _int(update["update_id"]), "button", _int(message["chat"]["id"]), _int(user["id"]), _int(message["message_id"]),
-        _int(message["date"]), str(query["data"]), str(user.get("language_code") or ""), str(query["id"]),
+        _int(message["date"]), _text(query["data"]), _text(user.get("language_code") or ""), _text(query["id"]),
     )  # fmt: skip
 
 
@@ -77,8 +77,8 @@ def _message(update: dict[str, Any], me: Me) -> Incoming | None:
         text = re.sub(f"@{re.escape(me.username)}\\b", "", text, flags=re.IGNORECASE).strip()
     return Incoming(
         _int(update["update_id"]), "text" if isinstance(text, str) else "other", _int(chat["id"]), _int(user["id"]),
-        _int(message["message_id"]), _int(message["date"]), text if isinstance(text, str) else "",
-        str(user.get("language_code") or ""),
+        _int(message["message_id"]), _int(message["date"]), _text(text) if isinstance(text, str) else "",
+        _text(user.get("language_code") or ""),
     )  # fmt: skip
 
 
@@ -91,6 +91,11 @@ def _is_meant(message: dict[str, Any], me: Me) -> bool:
     to = message.get("reply_to_message") or {}
     named = f"@{me.username}".lower() in text.lower()
     return named or (first.startswith("/") and "@" not in first) or to.get("from", {}).get("id") == me.id
+
+
+def _text(value: Any) -> str:
+    """As text that can be written down: JSON may hold halves of characters (lone surrogates)."""
+    return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
 def _int(value: Any) -> int:

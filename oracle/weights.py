@@ -13,7 +13,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from model import GPT, GPTConfig
 from oracle.checkpoint import WEIGHTS, Checkpoint
@@ -22,6 +22,7 @@ from oracle.engine import Layer, Linear, Parts, parts_of
 from oracle.files import sha256, write_text
 from oracle.hardware import pick_dtype
 from oracle.kernels import Matrix, keep_compiled, quantize
+from oracle.tensors import save_tensors
 
 LAYOUT = 2  # of derived files; one of another layout is made anew
 
@@ -72,10 +73,10 @@ def _derived(checkpoint: Checkpoint, dtype: str) -> Tensors:
     tensors = _convert(checkpoint, dtype)
     temporary = path.with_suffix(".tmp")
     try:
-        save_file(tensors, temporary)
+        save_tensors(tensors, temporary)
         temporary.replace(path)
         write_text(note, json.dumps({"source": source, "layout": LAYOUT, "sha256": sha256(path)}))
-    except (OSError, SafetensorError):  # a folder that cannot be written only means a slower start the next time
+    except OSError:  # a folder that cannot be written only means a slower start the next time
         return tensors
     return dict(load_file(path))
 

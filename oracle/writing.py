@@ -13,7 +13,7 @@ from oracle.memorisation import longest_runs
 from oracle.quality import LANGUAGES, script_share
 from oracle.quiz import Question, mark, wordings
 from oracle.repetition import repetition
-from oracle.sampling import SamplingParams
+from oracle.sampling import SamplingParams, params_of
 from oracle.settings import Config
 from oracle.shards import Prepared, Split
 from oracle.speedometer import Speedometer
@@ -21,14 +21,6 @@ from oracle.tokenizer import Tokenizer
 
 SPEED_TOKENS = 128
 RECITED = 32  # tokens of a training text that are given, and as many that might follow
-
-
-def params_of(config: Config, number: int) -> SamplingParams:
-    """What text number `number` is drawn with."""
-    return SamplingParams(
-        config.max_new_tokens, config.temperature, config.top_k, config.top_p, config.min_p,
-        config.repetition_penalty, config.no_repeat_ngram, config.stop, seed=config.seed + number,
-    )  # fmt: skip
 
 
 def measure_samples(engine: Engine, language: str, config: Config, data: Prepared | None) -> dict[str, Any]:
@@ -116,7 +108,7 @@ def recited(engine: Engine, split: Split, count: int) -> dict[str, float]:
 
 def measure_speed(engine: Engine, config: Config) -> dict[str, float]:
     """Tokens per second of one text at a time, after a first one that is not counted."""
-    engine.complete([[engine.tokenizer.bos]], params_of(config, 0))
+    engine.complete([[engine.tokenizer.bos]], params_of(config))
     speed = Speedometer(engine.network)
     number = written = 0
     while written < SPEED_TOKENS and number < SPEED_TOKENS:

@@ -287,7 +287,9 @@ class FakeModels:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                _send(self, 200, {"object": "list", "data": [{"id": "echo", "object": "model"}]})
+                if self.path != "/v1/models":
+                    return _send(self, 404, {"error": {"message": "no such address"}})
+                return _send(self, 200, {"object": "list", "data": [{"id": "echo", "object": "model"}]})
 
             def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

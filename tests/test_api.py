@@ -216,7 +216,7 @@ def test_the_official_clients_errors(tokenizer):
         client = _client(running, "k")
         with pytest.raises(openai.NotFoundError, match="not served here"):
             client.completions.create(model="gpt", prompt="α")
-        running.service.access._limit._buckets.clear()
+        running.service.access._limit._buckets._known.clear()
         with pytest.raises(openai.BadRequestError, match="base model"):
             client.chat.completions.create(model="tiny", messages=HELLO)
         with pytest.raises(openai.RateLimitError, match="try again in") as caught:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 
 import pytest
 import torch
@@ -143,6 +144,16 @@ def test_a_failing_save_leaves_the_previous_checkpoint(saver, monkeypatch, victi
         save(2)
     assert Checkpoint.open(run.find("last")).progress.step == 1
     assert not list(run.folder.glob("*.tmp"))
+
+
+def test_whom_the_umask_lets_read_may_read_the_weights(saver):
+    save = saver[-1]
+    before = os.umask(0o027)
+    try:
+        folder = save(1)
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in folder.glob("*.safetensors")} == {"0o640"}
 
 
 def test_the_same_step_twice_is_written_once(saver):

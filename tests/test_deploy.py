@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -46,7 +48,30 @@ def test_the_image_copies_what_exists_and_installs_what_is_pinned():
     allowed = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     for name in copied:
         assert (ROOT / name).exists() and f"!{name}" in allowed
-    packages = re.search(r"grep -E '\^\((.*)\)=='", text)
+    packages = re.search(r"grep -hE '\^\((.*)\)==' requirements\*\.txt", text)
     assert packages
+    pinned = "".join((ROOT / name).read_text(encoding="utf-8") for name in copied if name.startswith("requirements"))
     for package in (*packages[1].split("|"), "torch"):
-        assert re.search(rf"^{package}==[0-9.]+", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+        assert re.search(rf"^{package}==[0-9.]+", pinned, re.MULTILINE)
+    assert "-r requirements" not in text  # which would bring all the others
+
+
+def test_the_image_installs_what_its_scripts_import():
+    """The plots, the crawler, the tracker and the exporters stay out."""
+    code = """
+import sys
+for name in ("matplotlib", "wandb", "bs4", "protego", "gguf", "huggingface_hub", "transformers"):
+    sys.modules[name] = None  # as if it were not installed
+import sample, serve, telegram_bot
+import oracle.record, oracle.telegram_loop, oracle.worker  # imported where they are used
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_moves_secrets_before_it_copies_and_copies_no_conversations():
+    text = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    steps = [text.index(step) for step in ("shred -u token.txt", "git archive HEAD", "cd /opt/nanooracle")]
+    assert (
+        steps == sorted(steps) and "cp -r . " not in text and "rm -f /opt/nanooracle/out/chat/telegram.sqlite" in text
+    )

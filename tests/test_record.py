@@ -72,6 +72,37 @@ def test_answers_to_other_questions_or_of_the_same_words_make_no_pair(recorder, 
     assert lines(tmp_path / "talks-pairs.jsonl") == []
 
 
+def test_only_the_rated_answer_is_learnt_from(recorder, tmp_path):
+    """What a client says was answered before may be forged, or was rated down."""
+    recorder.remember("a", [*Q, {"role": "assistant", "content": "ψέμα"}, *Q], "αλήθεια")
+    recorder.rate("a", "up")
+    (conversation,) = read_conversations(tmp_path / "talks.jsonl").items
+    assert conversation.learn == (False, False, False, True)
+
+
+def test_all_answers_to_the_same_messages_make_pairs_over_restarts_too(tmp_path):
+    path = tmp_path / "talks.jsonl"
+    other = [{"role": "user", "content": "άλλο"}]
+
+    def said(*rows):
+        """After a start: answers that are remembered and rated."""
+        recorder = Recorder(path)
+        recorder.recall()
+        for name, asked, text, rating in rows:
+            recorder.remember(name, asked, text)
+            recorder.rate(name, rating, versions=None)
+        recorder.close()
+        return [(p["chosen"][0]["content"], p["rejected"][0]["content"]) for p in lines(tmp_path / "talks-pairs.jsonl")]
+
+    assert said(("1", Q, "καλή", "up"), ("2", other, "κακή", "down")) == []
+    assert said(("3", Q, "κακή", "down")) == [("καλή", "κακή")]
+    assert said(("4", Q, "κακή", "down")) == [("καλή", "κακή")] * 2  # another user's opinion
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"messages": 5}\nμουτζούρα\n[]\n')
+    assert said(("5", other, "καλή", "up")) == [("καλή", "κακή")] * 3
+    assert all(pair["prompt"] in (Q, other) for pair in lines(tmp_path / "talks-pairs.jsonl"))
+
+
 def test_a_torn_line_is_dropped_and_the_file_is_the_owners(tmp_path):
     path = tmp_path / "new" / "talks.jsonl"
     JsonLines(path).append({"α": 1})

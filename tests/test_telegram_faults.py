@@ -1,12 +1,16 @@
 """The bot when Telegram, the network, the model or the process fails; and its token, which must show nowhere."""
 
 import asyncio
+import contextlib
 import io
+import itertools
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -18,10 +22,11 @@ from oracle.cli import UsageError, UserError
 from oracle.telegram_backend import NoAnswerError, Remote, Wish
 from oracle.telegram_secret import HIDDEN, Hider, read_token
 from oracle.telegram_split import split, units
-from tests.fake_telegram import FAULTS, TOKEN, FakeModels, FakeTelegram, QuietServer
+from tests.fake_telegram import FAULTS, TOKEN, FakeModels, FakeTelegram, QuietServer, wait_until
 from tests.runs import ROOT
+from tests.serving import engine_saying, serving
 from tests.test_telegram import Bot
-from tests.torture_telegram import MARK, torture
+from tests.torture_telegram import MARK, Process, torture
 
 
 def test_every_message_is_answered_once_though_calls_fail(tmp_path):
@@ -49,7 +54,7 @@ def test_every_message_is_answered_once_though_calls_fail(tmp_path):
 def test_killed_in_the_middle_and_every_message_answered_once(tmp_path):
     result = torture(tmp_path, messages=10, chats=5, faults=0.05, kills=1, seed=3, patience=20)
     assert result.answers == [1] * 10
-    assert result.strays <= result.lost_sends + result.kills
+    assert result.strays <= result.excused
     assert TOKEN not in result.output and MARK not in result.output
 
 
@@ -136,6 +141,28 @@ def test_no_logger_shows_the_token(tmp_path, hidden):
     assert TOKEN not in text and TOKEN.partition(":")[2] not in text
 
 
+def test_the_process_itself_shows_no_token_though_every_logger_says_all_it_has(tmp_path):
+    orders = {"sendMessage": iter(FAULTS), "getUpdates": iter(("409", "rubbish"))}
+    draw = lambda method, n: next(orders.get(method, iter(())), "")  # noqa: E731
+    with (
+        FakeTelegram(draw=draw, hang_seconds=1.5, retry_after=0) as fake,
+        FakeModels() as models,
+        Process(tmp_path, fake, models, debug=True) as bot,
+    ):
+        for n in range(1, 5):
+            fake.say(n, "γεια")
+        assert wait_until(lambda: all(fake.holding(n, "γεια!") for n in range(1, 5)), 120), bot.log.read_text()[-1000:]
+        assert TOKEN.encode() not in bot.command_line()
+        fake._do = lambda method, values: (401, {"ok": False, "description": f"Unauthorized: {TOKEN}"})
+        fake.say(9, "γεια")
+        assert bot.running.wait(60) == 1
+    said = bot.log.read_text()
+    assert "does not know this token" in said and said.count(HIDDEN) > 20
+    # That all of them spoke: what was sent, the connection, the library, asyncio.
+    assert all(trace in said for trace in ("sendMessage", "connect_tcp", "HTTP Request: POST", "selector"))
+    assert TOKEN not in said and TOKEN.partition(":")[2] not in said
+
+
 def test_errors_that_nobody_catches_hide_the_token_too(tmp_path):
     code = """
 import asyncio, os, threading
@@ -169,6 +196,8 @@ def test_the_token_comes_from_a_private_place(tmp_path):
     assert read_token(str(path), {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == TOKEN
     path.chmod(0o600)
     assert read_token(str(path), {}) == TOKEN
+    path.write_bytes(b"\xef\xbb\xbf" + TOKEN.encode() + b"\r\n")  # as Windows' editor saves it
+    assert read_token(str(path), {}) == TOKEN
     assert read_token("", {"TELEGRAM_BOT_TOKEN": TOKEN}) == TOKEN
     with pytest.raises(UserError, match="No such file"):
         read_token(str(tmp_path / "none"), {})
@@ -189,7 +218,15 @@ def test_a_token_on_the_command_line_is_refused_unseen(argument):
 @pytest.mark.parametrize("arguments, says", [
     ([], "name a run directory"),
     (["--api_url=http://127.0.0.1:9/v1"], "start the server first"),
+    (["--api_url=http://127.0.0.1:9/v1", "--api_model=m"], "start the server first"),
+    (["--api_url=127.0.0.1:9/v1"], "no address of a server"),
+    (["--api_url=http://[/v1"], "no address of a server"),
+    (["--api_url=http://127.0.0.1:x/v1"], "no address of a server"),
     (["--api_url=http://127.0.0.1:9/v1", "--bot_api=http://example.org"], "unencrypted"),
+    (["--api_url=http://127.0.0.1:9/v1", "--bot_api=HTTP://example.org"], "unencrypted"),
+    (["--api_url=http://127.0.0.1:9/v1", "--bot_api=api.telegram.org"], "bot_api='api.telegram.org': no address"),
+    (["--api_url=http://127.0.0.1:9/v1", "--bot_api="], "no address of a server"),
+    (["--api_url=http://127.0.0.1:9/v1", "--allow=me"], "such as 1,2"),
     (["--api_url=http://127.0.0.1:9/v1", "--alow=5"], "did you mean allow"),
 ])  # fmt: skip
 def test_mistakes_are_one_sentence(arguments, says, monkeypatch):
@@ -225,6 +262,9 @@ def served(*replies):
     asked: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(404)
+
         def do_POST(self):
             asked.append(self.rfile.read(int(self.headers["Content-Length"])))
             status, body = replies[min(len(asked), len(replies)) - 1]
@@ -249,10 +289,11 @@ def test_a_server_that_answers_rubbish_is_no_answer(body):
 
 
 def test_a_busy_server_is_asked_again_and_a_full_context_loses_its_oldest_turns():
-    server, address, asked = served((503, b""), (400, b"{}"), (429, b""), (200, GOOD))
-    messages = [{"role": role, "content": f"{n}"} for n, role in enumerate(("user", "assistant") * 2 + ("user",))]
+    server, address, asked = served((503, b""), (400, b"{}"), (429, b""), (413, b""), (200, GOOD))
+    messages = [{"role": role, "content": f"ν{n}"} for n, role in enumerate(("user", "assistant") * 2 + ("user",))]
     assert "".join(Remote(address, "m", 2).answer(messages, WISH, lambda: False)) == "α"
-    assert [body.count(b"role") for body in asked] == [5, 5, 3, 3]
+    assert [body.count(b"role") for body in asked] == [5, 5, 3, 3, 1]
+    assert "ν4".encode() in asked[-1]  # not escaped: a letter takes two bytes of the server's limit, not six
     server.end()
     server, address, asked = served((503, b""))
     with pytest.raises(NoAnswerError, match="503"):
@@ -260,9 +301,85 @@ def test_a_busy_server_is_asked_again_and_a_full_context_loses_its_oldest_turns(
     server.end()
 
 
-def test_the_remote_model_names_itself():
+def test_the_remote_model_names_itself(caplog):
     with FakeModels() as models:
-        assert Remote(models.address, "", 2).name == "echo"
+        assert Remote(models.address, "", 2).name == Remote(models.address, "echo", 2).name == "echo"
+        assert not caplog.text
+        assert Remote(models.address, "gpt-9", 2).name == "gpt-9" and "models: echo" in caplog.text
+        with pytest.raises(UserError, match="status 404"):
+            Remote(models.address[:-2] + "v2", "", 2)
+        assert Remote(models.address[:-2] + "v2", "unlisted", 2).name == "unlisted"
+
+
+def test_a_base_model_behind_an_address_is_refused(tokenizer):
+    with serving(engine_saying(tokenizer, "ναι", chat=False)) as running:
+        for model in ("", "tiny"):
+            with pytest.raises(UserError, match="tiny is a base model"):
+                Remote(f"{running.address}/v1", model, 2)
+
+
+def sending(*pieces, pause=0.0, listed=False):
+    """An address at which each question gets the pieces, the last of them for ever; so does who asks for a list if `listed`."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                threading.Thread(target=send, args=(connection,), daemon=True).start()
+
+    def send(connection):
+        with contextlib.suppress(OSError), connection:
+            if connection.recv(1 << 16).startswith(b"GET") and not listed:
+                connection.sendall(b"HTTP/1.0 404 Not Found\r\n\r\n")
+                return
+            connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+            for piece in itertools.chain(pieces, itertools.repeat(pieces[-1])):
+                connection.sendall(piece)
+                time.sleep(pause)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listening, f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+
+
+EVENT = GOOD.partition(b"\n\n")[0] + b"\n\n"
+
+
+@pytest.mark.parametrize("pieces, pause, text", [
+    ([EVENT * 100], 0.0, 1),  # words without end
+    ([EVENT, b": still here\n"], 0.02, 1),  # one, and then nothing but signs of life
+    ([EVENT, b"x"], 0.02, 1),  # a line without end
+    ([b": still here\n\n"], 0.02, 0),
+    ([b'data: {"choices": []}\n\n'], 0.02, 0),
+    ([b"x" * 65536], 0.0, 0),
+])  # fmt: skip
+def test_a_server_that_never_ends_is_ended(pieces, pause, text):
+    listening, address = sending(*pieces, pause=pause)
+    remote = Remote(address, "m", 0.5)
+    start, said = time.monotonic(), ""
+    with contextlib.nullcontext() if text else pytest.raises(NoAnswerError):
+        for piece in remote.answer([{"role": "user", "content": "γ"}], WISH, lambda: False):
+            said += piece
+    listening.close()
+    assert time.monotonic() - start < 3 and bool(said) == bool(text) and len(said) <= 20 * WISH.max_tokens + 100
+
+
+def test_a_list_of_models_that_never_ends_is_ended():
+    listening, address = sending(b" " * 65536, listed=True)
+    with pytest.raises(UserError, match="malformed"):
+        Remote(address, "", 2)
+    listening.close()
+
+
+def test_what_a_server_says_is_there_at_once():
+    """Without chunks in the protocol, too; and a question that nobody waits for any more is given up."""
+    listening, address = sending(EVENT, b": x\n", pause=0.05)
+    pieces = Remote(address, "m", 30).answer([{"role": "user", "content": "γ"}], WISH, lambda: bool(got))
+    got: list[str] = []
+    start = time.monotonic()
+    got.append(next(pieces))
+    assert list(pieces) == [] and time.monotonic() - start < 2
+    listening.close()
 
 
 @given(st.text(st.sampled_from("αβ γ.\n;🙂\u0301"), max_size=80), st.integers(2, 20))

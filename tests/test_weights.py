@@ -175,7 +175,7 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(run, monkeypatch):
     def full(*args):
         raise OSError("read-only")
 
-    monkeypatch.setattr(weights, "save_file", full)
+    monkeypatch.setattr(weights, "save_tensors", full)
     assert logits(run, "int8").isfinite().all()
     assert not list(RunDirectory(run).find("best").glob("serving-*"))
 
