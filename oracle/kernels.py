@@ -162,7 +162,7 @@ def _compile(n: int, shape: Sequence[int], dtype: torch.dtype) -> Kernel:
     # The compiler looks at the processor and not at what PyTorch was told to make of it.
     width = 256 if torch.backends.cpu.get_cpu_capability() == "AVX2" else None
     with config.patch({"cpp.simdlen": width}):
-        kernel: Kernel = inductor.compile(make_fx(function)(*inputs), inputs)
+        kernel: Kernel = inductor.compile(make_fx(function, tracing_mode="fake")(*inputs), inputs)
         kernel(*inputs)
     return kernel
 
