@@ -2,10 +2,11 @@
 
 import json
 import re
+import unicodedata
 from datetime import date
 from pathlib import Path
 
-from data.demo import standin, story
+from data.demo import chat_data, standin, story
 from data.demo.standin import StandIn
 from data.rizospastis import clean, scrape
 from oracle.text import normalize
@@ -42,6 +43,24 @@ def test_every_answer_holds_its_fact_and_so_does_the_article():
     for q in questions:
         assert q["fact"] in q["answer"] and q["fact"] in articles[q["article"]]["text"]
         assert len({q["question"], *q["paraphrases"]}) == 4
+
+
+def test_the_wordings_to_choose_by_and_to_ask_at_the_end_are_unlike_all_that_are_taught():
+    kept = [chat_data.wordings(row) for row in chat_data.questions()]
+    taught = {words(text) for ways in kept for text in ways.taught}
+    validation, held_out = {words(w.validation) for w in kept}, {words(w.held_out) for w in kept}
+    assert len(validation) == len(held_out) == len(kept) == 84 and len(taught) > 1_500
+    assert not any(alike(a, b) for a in held_out for b in taught | validation)
+    assert not any(alike(a, b) for a in validation for b in taught)
+
+
+def alike(a: frozenset[str], b: frozenset[str]) -> bool:
+    return len(a & b) > 0.8 * len(a | b)
+
+
+def words(text: str) -> frozenset[str]:
+    plain = "".join(c for c in unicodedata.normalize("NFD", text.casefold()) if not unicodedata.combining(c))
+    return frozenset(re.findall(r"\w+", plain))
 
 
 def test_scraping_and_cleaning_keep_every_article(tmp_path):
