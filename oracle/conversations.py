@@ -8,17 +8,15 @@
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from oracle.chat import Message
-from oracle.cli import UserError
 from oracle.config import nearest
-from oracle.files import sha256
-from oracle.jsonl import BadLineError, read_lines
+from oracle.jsonl import BadLineError
+from oracle.shapes import Rows, read_rows
 from oracle.text import normalize
 
 ROLES = {
@@ -42,54 +40,17 @@ class Conversation:
         return next(m["content"] for m in self.messages if m["role"] == "user")
 
 
-@dataclass(frozen=True)
-class Conversations:
-    """A file of them."""
-
-    path: Path
-    shape: str
-    items: list[Conversation]
-    skipped: list[str]  # complaints about lines that were left out
-    unused: dict[str, int]  # key -> lines that have it
-
-    @property
-    def sha256(self) -> str:
-        return sha256(self.path)
-
-    def __str__(self) -> str:
-        said = f"{self.path}: {len(self.items):,} conversations in the shape of {self.shape}"
-        if self.skipped:
-            said += f"; {len(self.skipped):,} bad lines left out, the first: {self.skipped[0]}"
-        if self.unused:
-            said += "; keys not used: " + ", ".join(f"{k} ({n:,} lines)" for k, n in sorted(self.unused.items()))
-        return said
-
-
-def read_conversations(path: str | Path, skip: bool = False) -> Conversations:
+def read_conversations(path: str | Path, skip: bool = False) -> Rows[Conversation]:
     """Read a .jsonl file, plain or compressed. Raises UserError naming file and line; `skip` leaves single ones out."""
-    shapes: dict[str, int] = {}
-    unused: Counter[str] = Counter()
-    count = 0
+    return read_rows(path, "conversations", _read, skip)
 
-    def parse(record: dict[str, Any]) -> Conversation:
-        nonlocal count
-        count += 1
-        shape = shape_of(record)
-        shapes.setdefault(shape, count)
-        if len(shapes) > 1:
-            first, *_ = shapes
-            raise UserError(
-                f"{path}: entry 1 has the shape of {first}, entry {count:,} that of {shape}: keep one shape in a file"
-            )
-        keys, convert = SHAPES[shape]
-        unused.update(record.keys() - keys - {"id", "source", "article"})
-        messages = convert(record)
-        return Conversation(
-            str(record.get("id") or f"entry {count}"), str(record.get("article") or ""), *checked(messages)
-        )
 
-    items, skipped = read_lines(Path(path), parse, skip)
-    return Conversations(Path(path), next(iter(shapes)), items, skipped, dict(unused))
+def _read(record: dict[str, Any], name: str) -> tuple[str, set[str], Conversation]:
+    shape = shape_of(record)
+    keys, convert = SHAPES[shape]
+    messages, learn = checked(convert(record))
+    row = Conversation(str(record.get("id") or name), str(record.get("article") or ""), messages, learn)
+    return shape, {*keys, "id", "source", "article"}, row
 
 
 def shape_of(record: dict[str, Any]) -> str:

@@ -8,7 +8,6 @@
 What data/preferences/corrupt.py writes is the first, with "kind": what is wrong with the rejected side.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,8 @@ from oracle.chat import Message
 from oracle.cli import UserError
 from oracle.config import nearest
 from oracle.conversations import checked, from_value, message_list, system_message, text_of
-from oracle.files import sha256
-from oracle.jsonl import BadLineError, read_lines
+from oracle.jsonl import BadLineError
+from oracle.shapes import Rows, read_rows
 
 Said = list[dict[str, Any]]  # messages as they stand in a file
 UNKNOWN = "unknown"  # kind of a pair that does not say
@@ -42,51 +41,15 @@ class Pair:
         return next((m["content"] for m in reversed(self.prompt) if m["role"] == "user"), self.chosen)
 
 
-@dataclass(frozen=True)
-class Preferences:
-    """A file of pairs."""
-
-    path: Path
-    shape: str
-    items: list[Pair]
-    skipped: list[str]  # complaints about lines that were left out
-    unused: dict[str, int]  # key -> lines that have it
-
-    @property
-    def sha256(self) -> str:
-        return sha256(self.path)
-
-    def __str__(self) -> str:
-        said = f"{self.path}: {len(self.items):,} pairs in the shape of {self.shape}"
-        if self.skipped:
-            said += f"; {len(self.skipped):,} bad lines left out, the first: {self.skipped[0]}"
-        if self.unused:
-            said += "; keys not used: " + ", ".join(f"{k} ({n:,} lines)" for k, n in sorted(self.unused.items()))
-        return said
-
-
-def read_pairs(path: str | Path, skip: bool = False) -> Preferences:
+def read_pairs(path: str | Path, skip: bool = False) -> Rows[Pair]:
     """Read a .jsonl file, plain or compressed. Raises UserError naming file and line; `skip` leaves single ones out."""
-    shapes: dict[str, int] = {}
-    unused: Counter[str] = Counter()
-    count = 0
+    return read_rows(path, "pairs", _read, skip)
 
-    def parse(record: dict[str, Any]) -> Pair:
-        nonlocal count
-        count += 1
-        shape = shape_of(record)
-        shapes.setdefault(shape, count)
-        if len(shapes) > 1:
-            first, *_ = shapes
-            raise UserError(
-                f"{path}: entry 1 has the shape of {first}, entry {count:,} that of {shape}: keep one shape in a file"
-            )
-        keys, convert = SHAPES[shape]
-        unused.update(record.keys() - keys - {"id", "source", "article", "kind", "edits"})
-        return _pair(record, f"entry {count}", convert)
 
-    items, skipped = read_lines(Path(path), parse, skip)
-    return Preferences(Path(path), next(iter(shapes)), items, skipped, dict(unused))
+def _read(record: dict[str, Any], name: str) -> tuple[str, set[str], Pair]:
+    shape = shape_of(record)
+    keys, convert = SHAPES[shape]
+    return shape, {*keys, "id", "source", "article", "kind", "edits"}, _pair(record, name, convert)
 
 
 def shape_of(record: dict[str, Any]) -> str:
