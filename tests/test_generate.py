@@ -201,6 +201,27 @@ def test_a_conversation_that_goes_on_is_not_read_again(model, tokenizer):
     )
 
 
+def test_warming_up_takes_every_width_and_leaves_no_trace(model, tokenizer, monkeypatch):
+    engine, params = (
+        Engine(cached(model, slots=5), tokenizer),
+        SamplingParams(max_new_tokens=8, seed=3, temperature=1.0),
+    )
+    (prompt,) = prompts_of([4])
+    (before,) = engine.complete([prompt], params)
+    widths, forward = [], engine.network.forward
+    monkeypatch.setattr(
+        engine.network, "forward", lambda tokens, spans: widths.append(len(spans)) or forward(tokens, spans)
+    )
+    engine.warm_up()
+    assert widths == [1, 2, 4]
+    (after,) = engine.complete([prompt], params)  # the text in the cache was forgotten: nothing of it is taken for read
+    assert after.tokens == before.tokens
+    engine.submit(prompt, params)
+    engine.step()
+    with pytest.raises(UserError, match="let them end first"):
+        engine.warm_up()
+
+
 def test_bad_requests_are_one_sentence(model, tokenizer):
     engine = Engine(cached(model), tokenizer)
     with pytest.raises(UserError, match="no tokens"):
