@@ -1,4 +1,4 @@
-# The whole story in three minutes on a laptop: a made-up weekly from a made-up town.
+# The whole story in some five minutes on a laptop: a made-up weekly from a made-up town.
 #
 # «Η Φωνή του Μελισσόπορου» has twelve issues, ninety-six articles, some 40,000 tokens: a ten-thousandth of what a
 # model needs to speak, and enough to watch one learn. At step 0 it babbles (7.6 nats per token = ln 2048). After a
