@@ -42,15 +42,14 @@ class Conversation:
 
 def read_conversations(path: str | Path, skip: bool = False) -> Rows[Conversation]:
     """Read a .jsonl file, plain or compressed. Raises UserError naming file and line; `skip` leaves single ones out."""
-    return read_rows(path, "conversations", _read, skip)
+    return read_rows(path, "conversations", shape_of, _read, skip)
 
 
-def _read(record: dict[str, Any], name: str) -> tuple[str, set[str], Conversation]:
-    shape = shape_of(record)
+def _read(record: dict[str, Any], shape: str, name: str) -> tuple[set[str], Conversation]:
     keys, convert = SHAPES[shape]
     messages, learn = checked(convert(record))
     row = Conversation(str(record.get("id") or name), str(record.get("article") or ""), messages, learn)
-    return shape, {*keys, "id", "source", "article"}, row
+    return {*keys, "id", "source", "article"}, row
 
 
 def shape_of(record: dict[str, Any]) -> str:

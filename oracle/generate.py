@@ -20,6 +20,7 @@ from oracle.checkpoint import Checkpoint, RunDirectory
 from oracle.cli import UserError
 from oracle.config import from_dict
 from oracle.engine import CachedGPT, Network, Span
+from oracle.kernels import GROUPS
 from oracle.plan import model_shape
 from oracle.sampling import Repeats, SamplingParams, TokenLogprob, draw, penalize
 from oracle.stream import TextStream
@@ -187,15 +188,15 @@ class Engine:
         return requests
 
     def warm_up(self) -> None:
-        """Compute once with each number of texts at a time that has a loop of its own: compiling takes seconds.
+        """Compute once with each number of rows that has a loop of its own, in texts and in a prompt: compiling takes seconds.
 
-        For engines that people wait for; it changes nothing else. Raises UserError while requests are running.
+        For engines that people wait for. Raises UserError while requests are running.
         """
         self.forget()
-        rows = 1
-        while rows <= len(self._slots):
-            self.network.forward(torch.zeros(rows, dtype=torch.long), [Span(slot, 0, 1) for slot in range(rows)])
-            rows *= 2
+        for rows in GROUPS:
+            prompt, texts = min(rows, self.block_size), min(rows, len(self._slots))
+            self.network.forward(torch.zeros(prompt, dtype=torch.long), [Span(0, 0, prompt)])
+            self.network.forward(torch.zeros(texts, dtype=torch.long), [Span(slot, 0, 1) for slot in range(texts)])
 
     def forget(self) -> None:
         """Whoever uses the network beside the requests calls this first. Raises UserError while some are running."""

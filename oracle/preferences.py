@@ -43,13 +43,12 @@ class Pair:
 
 def read_pairs(path: str | Path, skip: bool = False) -> Rows[Pair]:
     """Read a .jsonl file, plain or compressed. Raises UserError naming file and line; `skip` leaves single ones out."""
-    return read_rows(path, "pairs", _read, skip)
+    return read_rows(path, "pairs", shape_of, _read, skip)
 
 
-def _read(record: dict[str, Any], name: str) -> tuple[str, set[str], Pair]:
-    shape = shape_of(record)
+def _read(record: dict[str, Any], shape: str, name: str) -> tuple[set[str], Pair]:
     keys, convert = SHAPES[shape]
-    return shape, {*keys, "id", "source", "article", "kind", "edits"}, _pair(record, name, convert)
+    return {*keys, "id", "source", "article", "kind", "edits"}, _pair(record, name, convert)
 
 
 def shape_of(record: dict[str, Any]) -> str:

@@ -40,12 +40,13 @@ class Rows(Generic[T]):
 def read_rows(
     path: str | Path,
     what: str,
-    read: Callable[[dict[str, Any], str], tuple[str, set[str], T]],
+    shape_of: Callable[[dict[str, Any]], str],
+    read: Callable[[dict[str, Any], str, str], tuple[set[str], T]],
     skip: bool,
 ) -> Rows[T]:
     """Read a .jsonl file, plain or compressed.
 
-    `read` turns a record and the name it goes by without an id into its shape's name, the keys it used, and the item.
+    `read` turns a record, its shape and the name it goes by without an id into the keys it used, and the item.
     Raises UserError naming file and line; `skip` leaves single bad lines out.
     """
     shapes: dict[str, int] = {}
@@ -55,13 +56,14 @@ def read_rows(
     def parse(record: dict[str, Any]) -> T:
         nonlocal count
         count += 1
-        shape, used, item = read(record, f"entry {count}")
+        shape = shape_of(record)
         shapes.setdefault(shape, count)
         if len(shapes) > 1:
             first, *_ = shapes
             raise UserError(
                 f"{path}: entry 1 has the shape of {first}, entry {count:,} that of {shape}: keep one shape in a file"
             )
+        used, item = read(record, shape, f"entry {count}")
         unused.update(record.keys() - used)
         return item
 

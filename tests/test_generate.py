@@ -213,7 +213,7 @@ def test_warming_up_takes_every_width_and_leaves_no_trace(model, tokenizer, monk
         engine.network, "forward", lambda tokens, spans: widths.append(len(spans)) or forward(tokens, spans)
     )
     engine.warm_up()
-    assert widths == [1, 2, 4]
+    assert widths == [1, 5, 1, 4, 1, 2, 1, 1]  # a prompt of so many tokens, and so many texts
     (after,) = engine.complete([prompt], params)  # the text in the cache was forgotten: nothing of it is taken for read
     assert after.tokens == before.tokens
     engine.submit(prompt, params)
